@@ -1,0 +1,299 @@
+"""The object-store contract: what bucketry asks of S3, of a folder, of memory. It knows no OCI.
+
+A store is a flat map of keys to immutable objects. Keys are ASCII, 1 to 900 characters of ``[A-Za-z0-9._~/-]``,
+without empty, ``.`` or ``..`` segments. What every backend promises:
+
+- **Strong reads.** A read that starts after a write was acknowledged sees it (or a later one).
+- **Atomic writes.** A reader sees the old object or the new one, whole; an acknowledged write survives a crash.
+- **Conditions.** With ``condition=IF_ABSENT`` or ``IfMatch(etag)`` exactly one of any number of racing writers wins;
+  the others get `PreconditionFailed`. A condition whose answer was lost is settled by the backend: it reads
+  the object back and compares the whole body, so callers make the bodies of conditional writes unique (a nonce).
+  What cannot be settled raises `Unavailable`: the write may or may not have happened.
+- **Etags** are opaque and change with every write.
+- **Order.** ``list`` gives the keys *directly or deeper* below a prefix. Names without a ``/`` after the prefix come in
+  byte order; the order of names with ``/`` is the backend's own, but the same on every page.
+- **Bulk keys** (`BULK_PREFIX`) hold blob bytes: written once under a random name, by one ``put`` or one multipart upload,
+  with no metadata and no content type of their own.
+- **Multipart.** Parts may be put in any order and in parallel. All parts but the last are exactly ``part_size`` bytes
+  (R2 needs it), at least `MIN_PART` bytes. Numbers are 1 to `MAX_PARTS`, ascending with the offset, gaps allowed.
+  A number is written by one attempt only: a backend may accept a stale etag, and one real store does.
+
+Errors (each says in its message which store, what failed and what to do)::
+
+    StoreError
+    ├── NotFound              no such key (or bucket: `BucketMissing`)
+    │   └── BucketMissing
+    ├── UploadNotFound        no such multipart upload: completed, aborted, never was
+    ├── InvalidPart           a part named in complete() is missing, or is not the one that was put
+    ├── PreconditionFailed    the condition did not hold, and this write did not happen
+    ├── Unavailable           down, slow, throttled: try again later (``retry_after`` seconds)
+    │   └── StoreFull         no space, or a quota
+    ├── AccessDenied          credentials missing, wrong, expired, or without the right
+    │   └── ReadOnly          the store takes no writes
+    ├── Unsupported           this store cannot do that
+    └── Corrupt               the store answered what it must not (a truncated body, not its protocol)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, runtime_checkable
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+BULK_PREFIX = "data/"
+"""Keys below it hold blob bytes and nothing else."""
+
+MIN_PART = 5 * 1024 * 1024
+"""Bytes: the smallest part S3 takes, but for the last."""
+
+MAX_PARTS = 10_000
+"""The largest part number S3 takes."""
+
+OCTET_STREAM = "application/octet-stream"
+
+
+class StoreError(Exception):
+    """Any failure of a store. The tree is in this module's docstring."""
+
+
+class NotFound(StoreError):
+    pass
+
+
+class BucketMissing(NotFound):
+    pass
+
+
+class UploadNotFound(StoreError):
+    pass
+
+
+class InvalidPart(StoreError):
+    pass
+
+
+class PreconditionFailed(StoreError):
+    pass
+
+
+class Unavailable(StoreError):
+    """Temporary: the same call may work after ``retry_after`` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreFull(Unavailable):
+    pass
+
+
+class AccessDenied(StoreError):
+    pass
+
+
+class ReadOnly(AccessDenied):
+    pass
+
+
+class Unsupported(StoreError):
+    pass
+
+
+class Corrupt(StoreError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class IfAbsent:
+    """The write happens only where no object has the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """The write happens only where the object still has this etag. A missing object fails the condition."""
+
+    etag: str
+
+
+IF_ABSENT = IfAbsent()
+Condition: TypeAlias = IfAbsent | IfMatch
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a store says of an object. ``size`` in bytes; ``modified`` in POSIX seconds by the store's clock."""
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+    content_type: str = OCTET_STREAM
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Keys are lower case ``[a-z0-9-]``, values printable ASCII; 2 KiB in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    info: ObjectInfo
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListedObject:
+    key: str
+    size: int
+    etag: str
+    modified: float
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """``more`` says that keys follow the last one; an empty page with ``more`` is never given."""
+
+    objects: tuple[ListedObject, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part that was put: ``number`` 1 to `MAX_PARTS`, ``size`` in bytes, ``etag`` as `MultipartStore.put_part` gave it."""
+
+    number: int
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """A multipart upload that was neither completed nor aborted; ``initiated`` in POSIX seconds."""
+
+    key: str
+    upload_id: str
+    initiated: float
+
+
+class ReadStore(Protocol):
+    async def get(self, key: str, *, limit: int = 16 * 1024 * 1024) -> StoredObject:
+        """The whole object. Raises `NotFound`; `Corrupt` where it is larger than ``limit`` bytes."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Raises `NotFound`."""
+        ...
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes ``start`` up to, not including, ``stop`` (the end where None), in pieces of at most 1 MiB.
+
+        The iterator raises `NotFound` at its first step, and `Corrupt` where the store ends early. A backend resumes a
+        connection that broke. Closing the iterator (``aclose``) frees the connection.
+        """
+        ...
+
+
+class WriteStore(Protocol):
+    async def put(
+        self,
+        key: str,
+        body: Buffer,
+        *,
+        content_type: str = OCTET_STREAM,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> str:
+        """Writes the object, whole, and gives its etag. Raises `PreconditionFailed`."""
+        ...
+
+    async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
+        """Removes the object; a missing one is no error without a condition, `PreconditionFailed` with one.
+
+        Raises `Unsupported` for a condition where the store cannot (``capabilities.conditional_delete``).
+        """
+        ...
+
+    async def delete_many(self, keys: Sequence[str]) -> None:
+        """Removes any number of objects, in as few requests as the store allows; missing ones are no error."""
+        ...
+
+
+class ListStore(Protocol):
+    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
+        """At most ``limit`` (1 to 1000) objects whose keys begin with ``prefix`` and follow the key ``after``.
+
+        ``prefix`` ends with ``/`` (or is empty). ``after`` is a whole key and need not exist. See "Order".
+        """
+        ...
+
+
+class MultipartStore(Protocol):
+    async def create_multipart(self, key: str, *, part_size: int) -> str:
+        """Begins an upload to a bulk key and gives its id. Nothing is visible before `complete_multipart`."""
+        ...
+
+    async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
+        """Writes a part and gives its etag. ``offset`` is where the part's bytes begin in the object.
+
+        Raises `UploadNotFound`. A backend may refuse (`InvalidPart`) a part at an offset where one of a
+        higher number was already written: its writer was superseded.
+        """
+        ...
+
+    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Makes the object of these parts, in order. Takes time that does not grow with the object.
+
+        A second call with the same parts after the first succeeded also succeeds. Raises `UploadNotFound`, `InvalidPart`.
+        """
+        ...
+
+    async def abort_multipart(self, key: str, upload_id: str) -> None:
+        """Frees the parts; an upload that is no more is no error."""
+        ...
+
+    async def list_multiparts(self) -> Sequence[PendingUpload]:
+        """Every pending upload below this store's root."""
+        ...
+
+
+class Presigner(Protocol):
+    async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
+        """A URL by which anyone may GET (and HEAD where the store allows) the object for ``expires`` seconds.
+
+        ``response_headers`` (``content-type``, ``cache-control``) are what the store answers with.
+        Credentials that would expire first are refreshed first.
+        """
+        ...
+
+
+@runtime_checkable
+class LocalFiles(Protocol):
+    """Stores whose bulk objects are plain files of this machine."""
+
+    def file_path(self, key: str) -> str:
+        """The absolute path of a bulk object's file, which holds its bytes and nothing else."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    presign: bool = False
+    conditional_delete: bool = True
+
+
+class Store(ReadStore, WriteStore, ListStore, MultipartStore, Presigner, Protocol):
+    """All of it. ``presign_get`` raises `Unsupported` where ``capabilities.presign`` is false."""
+
+    @property
+    def url(self) -> str:
+        """How a person names this store: ``s3://bucket/prefix``, ``file:/path``, ``memory:``. No secrets."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def start(self) -> None:
+        """Opens connections, finds credentials. Raises with one clear line where the store cannot be used at all."""
+        ...
+
+    async def close(self) -> None: ...
