@@ -1,0 +1,330 @@
+"""The sections of the configuration: what can be set, with its unit, its meaning, its default and its bounds.
+
+The descriptions are the reference page: ``docs/reference/configuration.md`` is made from them. Sizes are
+bytes, durations are seconds. `bucketry.server.config` reads these from files, variables and flags.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bucketry.server.units import split_listen
+from bucketry.server.values import MASK
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+
+MAX_DEFAULT_WORKERS = 4
+"""``server.workers = 0`` starts one worker a core, and never more than this."""
+
+
+def _text(description: str, *, form: str = "text", secret: bool = False) -> Meta:
+    return Meta(description=description, extra={"form": form, "secret": secret})
+
+
+def _count(description: str, least: int, most: int) -> Meta:
+    return Meta(description=description, ge=least, le=most, extra={"form": "count"})
+
+
+def _size(description: str, least: int, most: int) -> Meta:
+    return Meta(description=description, ge=least, le=most, extra={"form": "size"})
+
+
+def _duration(description: str, least: float, most: float) -> Meta:
+    return Meta(description=description, ge=least, le=most, extra={"form": "duration"})
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file. Its representation never shows a secret."""
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        secrets = _secrets(type(self))
+        values = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, MASK if name in secrets and value is not None else value) for name, value in values]
+
+
+def _secrets(section: type[Section]) -> frozenset[str]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    metas = {name: typing.get_args(hint)[-1] for name, hint in hints.items() if typing.get_args(hint)}
+    return frozenset(name for name, meta in metas.items() if meta.extra.get("secret"))
+
+
+class ServerConfig(Section, frozen=True, kw_only=True):
+    """How the server is reached."""
+
+    listen: Annotated[
+        str,
+        _text(
+            "Address and port to listen on: `HOST:PORT`, `[IPV6]:PORT`. Port 0 takes a free one.",
+            form="listen",
+        ),
+    ] = "127.0.0.1:5000"
+    workers: Annotated[int, _count("Worker processes. 0 starts one a core, up to 4.", 0, 256)] = 0
+    public_url: Annotated[
+        str | None,
+        _text(
+            "Scheme and host by which clients reach the server (`https://registry.example`), for absolute "
+            "`Location` headers. Not set: they are relative, which is right behind most proxies.",
+            form="origin",
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        _text("Networks of proxies whose `X-Forwarded-For` says who the client is.", form="networks"),
+    ] = ()
+
+    @property
+    def host(self) -> str:
+        """The host of `listen`, without the brackets of an IPv6 address."""
+        return split_listen(self.listen)[0]
+
+    @property
+    def port(self) -> int:
+        return split_listen(self.listen)[1]
+
+    def worker_count(self, cores: int) -> int:
+        """How many worker processes to start on a machine with this many cores."""
+        return self.workers or max(1, min(cores, MAX_DEFAULT_WORKERS))
+
+
+class StoreConfig(Section, frozen=True, kw_only=True):
+    """Where everything is kept. All but `url` and `fsync` are about S3."""
+
+    url: Annotated[
+        str,
+        _text(
+            "`s3://BUCKET/PREFIX`, a folder (`file:/srv/registry` or a plain path, relative to the current "
+            "directory), or `memory:` (gone when the server stops)."
+        ),
+    ] = "./bucketry-data"
+    endpoint: Annotated[
+        str | None, _text("URL of an S3 service other than AWS: `https://minio.example:9000`.", form="url")
+    ] = None
+    region: Annotated[
+        str | None, _text("Region that signs requests. Not set: the AWS environment's, or `us-east-1`.")
+    ] = None
+    addressing: Annotated[
+        Literal["auto", "path", "virtual"],
+        _text(
+            "Where the bucket's name goes: `virtual` into the host, `path` into the path, `auto` by what the "
+            "endpoint and the name allow."
+        ),
+    ] = "auto"
+    checksum: Annotated[
+        Literal["auto", "none", "crc32", "sha256"],
+        _text("Checksum sent with every upload. `auto` sends one where the service is known to take it."),
+    ] = "auto"
+    sse: Annotated[
+        Literal["AES256", "aws:kms", "aws:kms:dsse"] | None,
+        _text("Server-side encryption to ask for. Not set: the bucket's default."),
+    ] = None
+    sse_kms_key_id: Annotated[str | None, _text('KMS key of `sse = "aws:kms"`. Not set: the account\'s.')] = (
+        None
+    )
+    storage_class: Annotated[
+        str | None,
+        _text(
+            "Storage class of blob bytes, `INTELLIGENT_TIERING` for example. Not set: the bucket's default."
+        ),
+    ] = None
+    public_endpoint: Annotated[
+        str | None,
+        _text(
+            "URL of the S3 service as clients reach it, for presigned URLs, where that is not `endpoint`.",
+            form="url",
+        ),
+    ] = None
+    profile: Annotated[
+        str | None, _text("Profile of the AWS configuration files to take credentials from.")
+    ] = None
+    access_key_id: Annotated[
+        str | None,
+        _text(
+            "Access key. Not set: the AWS environment (variables, profile, SSO, web identity, instance role)."
+        ),
+    ] = None
+    secret_access_key: Annotated[str | None, _text("Secret of `access_key_id`.", secret=True)] = None
+    session_token: Annotated[str | None, _text("Token of temporary credentials.", secret=True)] = None
+    max_connections: Annotated[int, _count("Connections to the store, for each worker.", 1, 4096)] = 64
+    connect_timeout: Annotated[float, _duration("To reach the store.", 0.1, HOUR)] = 5.0
+    read_timeout: Annotated[
+        float, _duration("Of silence, before a request to the store is given up.", 0.1, HOUR)
+    ] = 60.0
+    deadline: Annotated[
+        float, _duration("For one small request to the store, its retries included.", 0.1, HOUR)
+    ] = 30.0
+    fsync: Annotated[
+        bool,
+        _text(
+            "Folders only: wait until the disk has it before a write is acknowledged. `false` is faster, and "
+            "loses acknowledged pushes when the machine loses power."
+        ),
+    ] = True
+
+
+class UploadConfig(Section, frozen=True, kw_only=True):
+    """How blobs come in."""
+
+    part_size: Annotated[
+        int,
+        _size(
+            "Bytes a part of a multipart upload. A blob has at most 10,000 parts, so `8MiB` allows 78 GiB; a "
+            "smaller blob than this is one request to the store.",
+            5 * MIB,
+            5 * GIB,
+        ),
+    ] = 8 * MIB
+    memory: Annotated[
+        int,
+        _size(
+            "For all part buffers of the server, shared by its workers. Uploads wait when it is used up.",
+            5 * MIB,
+            1024 * GIB,
+        ),
+    ] = 96 * MIB
+    parallel_parts: Annotated[
+        int, _count("Parts of one upload that travel to the store at once.", 1, 256)
+    ] = 8
+    expire: Annotated[
+        float,
+        _duration("Age, since its last byte, at which an abandoned upload is removed.", MINUTE, 365 * DAY),
+    ] = 24 * HOUR
+    sweep_interval: Annotated[float, _duration("Between two looks for abandoned uploads.", 1.0, 7 * DAY)] = (
+        10 * MINUTE
+    )
+
+
+class ManifestConfig(Section, frozen=True, kw_only=True):
+    """What is accepted as a manifest."""
+
+    max_size: Annotated[
+        int,
+        _size(
+            "Largest manifest taken; larger ones get 413. The specification asks for 4 MiB.", KIB, 16 * MIB
+        ),
+    ] = 4 * MIB
+    sparse_indexes: Annotated[
+        bool, _text("Accept an index some of whose manifests are not in the repository.")
+    ] = False
+
+
+class DeliveryConfig(Section, frozen=True, kw_only=True):
+    """How blobs go out."""
+
+    mode: Annotated[
+        Literal["redirect", "proxy"],
+        _text(
+            "`redirect` sends clients to a presigned URL of the bucket, `proxy` sends the bytes through the "
+            "server. A store that cannot presign is always proxied."
+        ),
+    ] = "redirect"
+    redirect_networks: Annotated[
+        tuple[str, ...], _text("Client networks that are redirected, whatever `mode` says.", form="networks")
+    ] = ()
+    proxy_networks: Annotated[
+        tuple[str, ...],
+        _text(
+            "Client networks that are proxied, whatever `mode` and `redirect_networks` say.", form="networks"
+        ),
+    ] = ()
+    presign_expires: Annotated[
+        float,
+        _duration("Life of a presigned URL: a client must have begun its download by then.", MINUTE, 7 * DAY),
+    ] = 20 * MINUTE
+    file_sendfile: Annotated[
+        bool, _text("Folders only: hand files to the kernel instead of reading them, where the server can.")
+    ] = True
+
+
+class DeleteConfig(Section, frozen=True, kw_only=True):
+    """Deletes by clients."""
+
+    enabled: Annotated[bool, _text("Allow DELETE of manifests, tags and blobs; otherwise 405.")] = True
+
+
+class CatalogConfig(Section, frozen=True, kw_only=True):
+    """The list of repositories."""
+
+    enabled: Annotated[bool, _text("Answer `/v2/_catalog`; otherwise 404.")] = True
+
+
+class MountConfig(Section, frozen=True, kw_only=True):
+    """Blobs taken over from another repository."""
+
+    without_source: Annotated[
+        bool, _text("Mount a blob though the client did not say from where, when any repository has it.")
+    ] = True
+
+
+class LimitsConfig(Section, frozen=True, kw_only=True):
+    """What a client may ask of the server."""
+
+    page_size: Annotated[
+        int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 10_000)
+    ] = 1000
+    header_timeout: Annotated[float, _duration("For a client to send the head of a request.", 0.1, HOUR)] = (
+        10.0
+    )
+    body_idle_timeout: Annotated[
+        float, _duration("Without a byte of a request's body, before the client is cut off.", 0.1, DAY)
+    ] = 60.0
+    keep_alive: Annotated[
+        float, _duration("An idle connection is kept open for the next request.", 0.0, DAY)
+    ] = 75.0
+    request_head: Annotated[int, _size("Largest request line with headers.", 4 * KIB, MIB)] = 32 * KIB
+    shutdown_grace: Annotated[
+        float, _duration("For running requests to end when the server is told to stop.", 0.0, DAY)
+    ] = 20.0
+    max_connections: Annotated[int, _count("Client connections, for each worker.", 1, 1_000_000)] = 1024
+    backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = (
+        1024
+    )
+
+
+class LogConfig(Section, frozen=True, kw_only=True):
+    """What is written to standard error."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _text("Least severity that is written.")
+    ] = "info"
+    format: Annotated[Literal["json", "text"], _text("`json`: one object a line. `text`: for people.")] = (
+        "json"
+    )
+    access: Annotated[bool, _text("Write one line for each request.")] = True
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole configuration; without arguments, the defaults."""
+
+    server: ServerConfig = ServerConfig()
+    store: StoreConfig = StoreConfig()
+    upload: UploadConfig = UploadConfig()
+    manifest: ManifestConfig = ManifestConfig()
+    delivery: DeliveryConfig = DeliveryConfig()
+    delete: DeleteConfig = DeleteConfig()
+    catalog: CatalogConfig = CatalogConfig()
+    mount: MountConfig = MountConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+
+    def to_json(self) -> bytes:
+        """For a worker process. It holds the secrets: never log it, never put it on a command line."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Config:
+        """What `to_json` gave. Raises `ValueError`, without a word of the data: it holds secrets."""
+        try:
+            return msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError:
+            raise ValueError(
+                "the configuration handed to this process is not one this version wrote"
+            ) from None
