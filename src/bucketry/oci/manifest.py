@@ -1,0 +1,356 @@
+"""Manifests: what a registry must understand of one, and what it refuses (image spec; distribution spec, "Pushing
+Manifests" and "Listing Referrers").
+
+Taken are OCI images and indexes, Docker schema 2 images and lists, the withdrawn OCI artifact manifest, and any vendor's
+own ``application/vnd.*+json`` whose body has the shape of an image or an index. Fields outside the spec are nobody's
+business here: the exact bytes are what is stored.
+
+Refused is what two readers could understand differently, because the registry keeps alive only the blobs it saw:
+a media type in the body that differs from the Content-Type, an image that is also an index (GHSA-qq97-vm5h-rrhg),
+a field given twice, and a field in the wrong case, which Go's decoder takes for the right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from bucketry.oci import media_types
+from bucketry.oci.descriptor import Descriptor
+from bucketry.oci.digest import Digest
+from bucketry.oci.errors import ManifestInvalid, ManifestTooLarge
+from bucketry.oci.text import quoted
+
+MAX_MANIFEST: Final = 4 * 1024 * 1024
+"""Bytes of the largest manifest. The spec asks registries to take at least this many."""
+
+MAX_DEPTH: Final = 100
+"""Levels of objects and arrays in a manifest, the outermost included."""
+
+
+class Kind(Enum):
+    """What a manifest is made of: a config and layers, or other manifests."""
+
+    IMAGE = "image"
+    INDEX = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What the registry knows of a manifest. `parse_manifest` makes them.
+
+    ``media_type`` is in lower case, without parameters. ``layers`` of an artifact manifest are its ``blobs``; an index
+    has no ``config`` and no ``layers``, an image no ``manifests``. ``artifact_type`` is never empty.
+    """
+
+    media_type: str
+    kind: Kind
+    config: Descriptor | None
+    layers: tuple[Descriptor, ...]
+    manifests: tuple[Descriptor, ...]
+    subject: Descriptor | None
+    artifact_type: str | None
+    annotations: Mapping[str, str]
+
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """The blobs a repository must hold before it takes this manifest, each digest once.
+
+        Config and layers, without the layers that clients fetch from elsewhere. Of an index: entries that cannot be
+        manifests by their media type; build caches list layers so.
+        """
+        held = [layer for layer in self.layers if layer.media_type not in media_types.NONDISTRIBUTABLE]
+        loose = [entry for entry in self.manifests if not _may_be_manifest(entry)]
+        return _once([*self._configs(), *held, *loose])
+
+    def children(self) -> tuple[Descriptor, ...]:
+        """The manifests of an index, each digest once; see `blobs` for entries that cannot be manifests."""
+        return _once(entry for entry in self.manifests if _may_be_manifest(entry))
+
+    def references(self) -> tuple[Descriptor, ...]:
+        """Everything that belongs to this manifest where it is present, each digest once: what a collector must keep.
+
+        Unlike `blobs` and `children` together, layers that clients may fetch from elsewhere are among them. The
+        subject is not: a referrer does not keep its subject.
+        """
+        return _once([*self._configs(), *self.layers, *self.manifests])
+
+    def referrer(self, digest: Digest, size: int) -> Descriptor:
+        """This manifest, of ``digest`` and ``size`` bytes, as an entry of its subject's referrers ("Listing Referrers").
+
+        The artifact type is the manifest's own; else, for an image, its config's media type; else there is none.
+        """
+        artifact_type = self.artifact_type
+        if artifact_type is None and self.config is not None:
+            artifact_type = self.config.media_type
+        return Descriptor(
+            media_type=self.media_type,
+            digest=str(digest),
+            size=size,
+            annotations=dict(self.annotations) or None,
+            artifact_type=artifact_type,
+        )
+
+    def _configs(self) -> tuple[Descriptor, ...]:
+        return () if self.config is None else (self.config,)
+
+
+def _may_be_manifest(entry: Descriptor) -> bool:
+    return media_types.may_be_manifest(media_types.essence(entry.media_type))
+
+
+def _once(descriptors: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+    unique: dict[str, Descriptor] = {}
+    for descriptor in descriptors:
+        unique.setdefault(descriptor.digest, descriptor)
+    return tuple(unique.values())
+
+
+def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
+    """The manifest in ``body``, sent with the Content-Type header ``content_type``.
+
+    Where the header is missing or generic (``application/json``, ``application/octet-stream``), the body's
+    ``mediaType`` decides; where both are, the shape: an OCI index has ``manifests``, an OCI image the rest.
+    Raises `ManifestInvalid` (`ManifestTooLarge` above `MAX_MANIFEST`), and nothing else whatever the bytes are.
+    """
+    fields = _Fields.read(body)
+    media_type = _media_type(fields, content_type)
+    _check_schema(fields, media_type)
+    if media_type == media_types.OCI_ARTIFACT:
+        fields.refuse(
+            "config", "layers", "manifests", why=f"a manifest of type {media_type} lists its content in blobs"
+        )
+        return _manifest(fields, media_type, Kind.IMAGE, layers=fields.descriptors("blobs"))
+    if fields.has("manifests") and (fields.has("layers") or fields.has("config")):
+        raise ManifestInvalid(
+            "the manifest is ambiguous: it has manifests, as an index, and layers or config, as an image; keep one"
+        )
+    if _is_index(fields, media_type):
+        fields.require("manifests", "an index lists its manifests there (an empty list is fine)")
+        return _manifest(fields, media_type, Kind.INDEX, manifests=fields.descriptors("manifests"))
+    fields.require(
+        "config", "an image needs one; an artifact without a config uses the spec's empty descriptor"
+    )
+    return _manifest(
+        fields,
+        media_type,
+        Kind.IMAGE,
+        config=fields.get("config", Descriptor),
+        layers=fields.descriptors("layers"),
+    )
+
+
+def _manifest(
+    fields: _Fields,
+    media_type: str,
+    kind: Kind,
+    *,
+    config: Descriptor | None = None,
+    layers: tuple[Descriptor, ...] = (),
+    manifests: tuple[Descriptor, ...] = (),
+) -> Manifest:
+    return Manifest(
+        media_type=media_type,
+        kind=kind,
+        config=config,
+        layers=layers,
+        manifests=manifests,
+        subject=fields.get("subject", Descriptor),
+        artifact_type=fields.get("artifactType", str) or None,
+        annotations=MappingProxyType(fields.get("annotations", dict[str, str]) or {}),
+    )
+
+
+def _media_type(fields: _Fields, content_type: str | None) -> str:
+    header = media_types.essence(content_type or "")
+    if header in (media_types.JSON, media_types.OCTET_STREAM):
+        header = ""
+    written = media_types.essence(fields.get("mediaType", str) or "")
+    if header and written and header != written:
+        raise ManifestInvalid(
+            f"the Content-Type is {quoted(header)}, but the manifest's mediaType is {quoted(written)}: "
+            "send the manifest's own type as its Content-Type"
+        )
+    guess = media_types.OCI_INDEX if fields.has("manifests") else media_types.OCI_MANIFEST
+    return header or written or guess
+
+
+def _check_schema(fields: _Fields, media_type: str) -> None:
+    version = fields.get("schemaVersion", int)
+    if version == 1 or media_type in media_types.DOCKER_SCHEMA1 or fields.has("fsLayers"):
+        raise ManifestInvalid(
+            "Docker schema 1 manifests are not supported: push the image again with a current client"
+        )
+    if not media_types.may_be_manifest(media_type):
+        raise ManifestInvalid(
+            f"{quoted(media_type)} is no manifest this registry knows: send an OCI image manifest or index, a Docker "
+            "schema 2 manifest or list, or one of their shape with a type of the form application/vnd.<name>+json"
+        )
+    # The withdrawn artifact manifest is the only one that has no schemaVersion.
+    if version != 2 and not (version is None and media_type == media_types.OCI_ARTIFACT):
+        shown = "missing" if version is None else str(version)
+        raise ManifestInvalid(f"schemaVersion is {shown}: it must be 2")
+
+
+def _is_index(fields: _Fields, media_type: str) -> bool:
+    if media_types.is_index(media_type):
+        fields.refuse("layers", "config", why=f"a manifest of type {media_type} is an index")
+        return True
+    if media_types.is_manifest(media_type):
+        fields.refuse("manifests", why=f"a manifest of type {media_type} is an image")
+        return False
+    return fields.has("manifests")
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
+
+
+class _Key:
+    """A member name of a JSON object. Equal only to itself, so that a dict of them keeps a name that came twice."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _key_hook(wanted: type, name: Any) -> Any:
+    return wanted(name)
+
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_key_hook)
+_MEMBERS_LIST: Final = msgspec.json.Decoder(list[dict[_Key, msgspec.Raw]], dec_hook=_key_hook)
+
+_MANIFEST_NAMES: Final = frozenset(
+    {
+        "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs", "subject",
+        "annotations", "fsLayers",
+    }
+)  # fmt: skip
+_DESCRIPTOR_NAMES: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Descriptor))
+
+_T = TypeVar("_T")
+
+
+@cache
+def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(wanted)
+
+
+class _Fields:
+    """The members of a manifest, each decoded when it is asked for. ``null`` counts as absent: Go writes it for none."""
+
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Mapping[str, msgspec.Raw]) -> None:
+        self._raw = raw
+
+    @classmethod
+    def read(cls, body: bytes) -> _Fields:
+        if len(body) > MAX_MANIFEST:
+            raise ManifestTooLarge(f"the manifest has {len(body)} bytes: at most {MAX_MANIFEST} are allowed")
+        if not body:
+            raise ManifestInvalid("the body is empty: send the manifest as JSON")
+        try:
+            body.decode("utf-8")
+            members = _MEMBERS.decode(body)
+        except UnicodeDecodeError as error:
+            raise ManifestInvalid(
+                f"the manifest is not UTF-8: a wrong byte at offset {error.start}"
+            ) from None
+        except RecursionError:
+            raise _too_deep() from None
+        except msgspec.ValidationError:
+            raise ManifestInvalid("the manifest is not a JSON object: it must be {...}") from None
+        except msgspec.DecodeError as error:
+            raise ManifestInvalid(f"the manifest is not JSON: {error}") from None
+        if _deeper_than(body, MAX_DEPTH):
+            raise _too_deep()
+        _check_names(members, _MANIFEST_NAMES, "")
+        return cls({key.name: raw for key, raw in members.items() if bytes(raw) != b"null"})
+
+    def has(self, name: str) -> bool:
+        return name in self._raw
+
+    def require(self, name: str, why: str) -> None:
+        if name not in self._raw:
+            raise ManifestInvalid(f"the manifest has no {name}: {why}")
+
+    def refuse(self, *names: str, why: str) -> None:
+        for name in names:
+            if name in self._raw:
+                raise ManifestInvalid(f"the manifest has a field {name}, but {why}: leave it out")
+
+    def get(self, name: str, wanted: type[_T]) -> _T | None:
+        raw = self._raw.get(name)
+        if raw is None:
+            return None
+        value: _T = _typed(name, raw, wanted)
+        if wanted is Descriptor:
+            _check_names(_MEMBERS.decode(raw), _DESCRIPTOR_NAMES, f"{name}.")
+        return value
+
+    def descriptors(self, name: str) -> tuple[Descriptor, ...]:
+        raw = self._raw.get(name)
+        if raw is None:
+            return ()
+        value: tuple[Descriptor, ...] = _typed(name, raw, tuple[Descriptor, ...])
+        for number, members in enumerate(_MEMBERS_LIST.decode(raw)):
+            _check_names(members, _DESCRIPTOR_NAMES, f"{name}[{number}].")
+        return value
+
+
+def _typed(name: str, raw: msgspec.Raw, wanted: Any) -> Any:
+    try:
+        return _decoder(wanted).decode(raw)
+    except msgspec.ValidationError as error:
+        # msgspec writes "reason - at `$.path`", its $ being this field.
+        reason, _, path = str(error).rpartition(" - at `$")
+        where = f"{name}{path.rstrip('`')}" if reason else name
+        raise ManifestInvalid(f"{where} is wrong: {reason or error}") from None
+    except msgspec.DecodeError as error:
+        raise ManifestInvalid(f"{name} is not JSON: {error}") from None
+
+
+def _check_names(members: Mapping[_Key, msgspec.Raw], known: frozenset[str], place: str) -> None:
+    right = {name.casefold(): name for name in known}
+    seen: set[str] = set()
+    for key in members:
+        name = key.name
+        if name in seen:
+            raise ManifestInvalid(
+                f"the manifest is ambiguous: {place}{quoted(name)} is there twice; keep one"
+            )
+        seen.add(name)
+        wanted = right.get(name.casefold(), name)
+        if wanted != name:
+            raise ManifestInvalid(f"the manifest is ambiguous: write {place}{wanted} and not {quoted(name)}")
+
+
+_STRING: Final = re.compile(rb'"[^"]*"')
+_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+
+
+def _deeper_than(body: bytes, levels: int) -> bool:
+    """Whether ``body``, which is well-formed JSON, nests deeper than ``levels``. In memory of its own length."""
+    if body.count(b"[") + body.count(b"{") <= levels:
+        return False
+    # Backslashes are only in strings. Without the escaped ones and the escaped quotes, a string ends at its next quote.
+    bare = _STRING.sub(b"", body.replace(rb"\\", b"").replace(rb"\"", b""))
+    nest = bare.translate(_TO_SQUARE, _NOT_BRACKETS)
+    for _ in range(levels):
+        nest = nest.replace(b"[]", b"")  # takes the innermost level off
+        if not nest:
+            return False
+    return True
+
+
+def _too_deep() -> ManifestInvalid:
+    return ManifestInvalid(f"the manifest nests deeper than {MAX_DEPTH} levels: no manifest needs that")

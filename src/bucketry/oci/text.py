@@ -1,0 +1,13 @@
+"""How a stranger's text is repeated in a message: short, quoted, plain ASCII."""
+
+from __future__ import annotations
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """``text`` as an ASCII literal: no control character, bidi mark or surrogate gets into a terminal or a log.
+
+    At most ``limit`` characters of it are shown; three dots outside the quotes say that there were more.
+    """
+    if len(text) <= limit:
+        return ascii(text)
+    return f"{ascii(text[:limit])}..."
