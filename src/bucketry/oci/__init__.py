@@ -1,4 +1,7 @@
-"""OCI's nouns: digests, references, descriptors, manifests, and the spec's errors. Pure: no I/O, no asyncio."""
+"""OCI's nouns: digests, references, descriptors, manifests. Pure: no I/O, no asyncio.
+
+The spec's errors are in `bucketry.oci.errors`, media types in `bucketry.oci.media_types`.
+"""
 
 from __future__ import annotations
 

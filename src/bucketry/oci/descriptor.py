@@ -31,10 +31,11 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 class Descriptor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     """One descriptor, in JSON by the spec's names. Fields it does not know are skipped.
 
-    ``digest`` is text in JSON; `parsed` is the `Digest`. ``size`` is in bytes, ``data`` the content in base64 as it was
-    written (clients verify it by digest and size). Constructing or decoding one whose digest is not a supported digest,
-    or whose media type is empty, raises ``ValueError`` (from a decoder: ``msgspec.ValidationError``); a size outside
-    0 to `MAX_SIZE` does so when decoding. A descriptor with annotations is not hashable.
+    ``digest`` is text, `parsed` is the `Digest`. ``size`` is in bytes. ``data`` is the content in base64,
+    as it was written: clients verify it by digest and size.
+
+    A digest that `Digest.parse` refuses, an empty media type or a size outside 0 to `MAX_SIZE` raises
+    ``ValueError``, from a decoder ``msgspec.ValidationError``. With annotations it is not hashable.
     """
 
     media_type: str

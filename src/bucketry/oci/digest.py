@@ -1,7 +1,8 @@
 """Content digests: ``algorithm:hex`` (image spec, "Digests").
 
 The spec's grammar is wider than what a registry can verify. A digest is kept only in the form its algorithm
-registers: lower-case hex of the exact length. That makes text and `Digest` one-to-one, and safe in a key or a path.
+registers: lower-case hex of the exact length. So text and `Digest` are one-to-one, and safe in a key or a
+path.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ENCODED: Final = re.compile(r"[a-zA-Z0-9=_-]+")
 class Digest:
     """A digest that can be verified: one of `ALGORITHMS`, and lower-case ``hex`` of that algorithm's length.
 
-    No other value can exist: the constructor raises `DigestInvalid` or `UnsupportedAlgorithm`, as `parse` does.
+    No other value can exist: the constructor raises what `parse` raises.
     """
 
     algorithm: str
@@ -77,7 +78,8 @@ def _refusal(algorithm: str, encoded: str) -> DigestInvalid:
     if _ALGORITHM.fullmatch(algorithm) and _ENCODED.fullmatch(encoded):
         return _unsupported(algorithm)
     return DigestInvalid(
-        f"{quoted(text)} is not a digest: write algorithm:hex in lower case, such as sha256: and 64 hex digits"
+        f"{quoted(text)} is not a digest: "
+        "write algorithm:hex in lower case, such as sha256: and 64 hex digits"
     )
 
 

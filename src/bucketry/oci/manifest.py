@@ -1,13 +1,13 @@
-"""Manifests: what a registry must understand of one, and what it refuses (image spec; distribution spec, "Pushing
-Manifests" and "Listing Referrers").
+"""Manifests: what a registry must understand of one, and what it refuses.
 
-Taken are OCI images and indexes, Docker schema 2 images and lists, the withdrawn OCI artifact manifest, and any vendor's
-own ``application/vnd.*+json`` whose body has the shape of an image or an index. Fields outside the spec are nobody's
-business here: the exact bytes are what is stored.
+Taken are OCI images and indexes, Docker schema 2 images and lists, the withdrawn OCI artifact manifest, and
+any vendor's own ``application/vnd.*+json`` whose body has the shape of an image or an index. Fields outside
+the spec are nobody's business here: the exact bytes are what is stored.
 
-Refused is what two readers could understand differently, because the registry keeps alive only the blobs it saw:
-a media type in the body that differs from the Content-Type, an image that is also an index (GHSA-qq97-vm5h-rrhg),
-a field given twice, and a field in the wrong case, which Go's decoder takes for the right one.
+Refused is what two readers could understand differently, because the registry keeps alive only the blobs it
+saw: a media type in the body that differs from the Content-Type, an image that is also an index
+(GHSA-qq97-vm5h-rrhg), a field given twice, and a field in the wrong case, which Go's decoder takes for the
+right one.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ class Kind(Enum):
 class Manifest:
     """What the registry knows of a manifest. `parse_manifest` makes them.
 
-    ``media_type`` is in lower case, without parameters. ``layers`` of an artifact manifest are its ``blobs``; an index
-    has no ``config`` and no ``layers``, an image no ``manifests``. ``artifact_type`` is never empty.
+    ``media_type`` is in lower case, without parameters. ``layers`` of an artifact manifest are its
+    ``blobs``; an index has no ``config`` and no ``layers``, an image no ``manifests``. ``artifact_type`` is
+    never empty.
     """
 
     media_type: str
@@ -62,8 +63,8 @@ class Manifest:
     def blobs(self) -> tuple[Descriptor, ...]:
         """The blobs a repository must hold before it takes this manifest, each digest once.
 
-        Config and layers, without the layers that clients fetch from elsewhere. Of an index: entries that cannot be
-        manifests by their media type; build caches list layers so.
+        Config and layers, without the layers that clients fetch from elsewhere. Of an index: the entries that
+        cannot be manifests by their media type; build caches list layers so.
         """
         held = [layer for layer in self.layers if layer.media_type not in media_types.NONDISTRIBUTABLE]
         loose = [entry for entry in self.manifests if not _may_be_manifest(entry)]
@@ -74,17 +75,18 @@ class Manifest:
         return _once(entry for entry in self.manifests if _may_be_manifest(entry))
 
     def references(self) -> tuple[Descriptor, ...]:
-        """Everything that belongs to this manifest where it is present, each digest once: what a collector must keep.
+        """All content that belongs to this manifest, each digest once: what a collector must keep.
 
-        Unlike `blobs` and `children` together, layers that clients may fetch from elsewhere are among them. The
-        subject is not: a referrer does not keep its subject.
+        Unlike in `blobs` and `children`, layers that clients may fetch from elsewhere are among them: they
+        may have been pushed all the same. The subject is not: a referrer does not keep its subject.
         """
         return _once([*self._configs(), *self.layers, *self.manifests])
 
     def referrer(self, digest: Digest, size: int) -> Descriptor:
-        """This manifest, of ``digest`` and ``size`` bytes, as an entry of its subject's referrers ("Listing Referrers").
+        """This manifest, of ``digest`` and ``size`` bytes, as an entry of its subject's referrers.
 
-        The artifact type is the manifest's own; else, for an image, its config's media type; else there is none.
+        Its artifact type is the manifest's own; else, for an image, its config's media type; else there is
+        none (distribution spec, "Listing Referrers").
         """
         artifact_type = self.artifact_type
         if artifact_type is None and self.config is not None:
@@ -116,8 +118,11 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     """The manifest in ``body``, sent with the Content-Type header ``content_type``.
 
     Where the header is missing or generic (``application/json``, ``application/octet-stream``), the body's
-    ``mediaType`` decides; where both are, the shape: an OCI index has ``manifests``, an OCI image the rest.
-    Raises `ManifestInvalid` (`ManifestTooLarge` above `MAX_MANIFEST`), and nothing else whatever the bytes are.
+    ``mediaType`` decides. Where that is missing too, the shape does: what has ``manifests`` is an OCI
+    index, the rest OCI images (distribution spec, "Pushing Manifests").
+
+    Raises `ManifestInvalid` (above `MAX_MANIFEST` bytes `ManifestTooLarge`), and nothing else, whatever the
+    bytes are.
     """
     fields = _Fields.read(body)
     media_type = _media_type(fields, content_type)
@@ -129,7 +134,8 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
         return _manifest(fields, media_type, Kind.IMAGE, layers=fields.descriptors("blobs"))
     if fields.has("manifests") and (fields.has("layers") or fields.has("config")):
         raise ManifestInvalid(
-            "the manifest is ambiguous: it has manifests, as an index, and layers or config, as an image; keep one"
+            "the manifest is ambiguous: it has manifests, as an index, and layers or config, as an image; "
+            "push the image and the index apart"
         )
     if _is_index(fields, media_type):
         fields.require("manifests", "an index lists its manifests there (an empty list is fine)")
@@ -189,8 +195,9 @@ def _check_schema(fields: _Fields, media_type: str) -> None:
         )
     if not media_types.may_be_manifest(media_type):
         raise ManifestInvalid(
-            f"{quoted(media_type)} is no manifest this registry knows: send an OCI image manifest or index, a Docker "
-            "schema 2 manifest or list, or one of their shape with a type of the form application/vnd.<name>+json"
+            f"{quoted(media_type)} is no manifest this registry knows: send an OCI image manifest or index, "
+            "a Docker schema 2 manifest or list, or one of their shape with a type of the form "
+            "application/vnd.<name>+json"
         )
     # The withdrawn artifact manifest is the only one that has no schemaVersion.
     if version != 2 and not (version is None and media_type == media_types.OCI_ARTIFACT):
@@ -200,19 +207,19 @@ def _check_schema(fields: _Fields, media_type: str) -> None:
 
 def _is_index(fields: _Fields, media_type: str) -> bool:
     if media_types.is_index(media_type):
-        fields.refuse("layers", "config", why=f"a manifest of type {media_type} is an index")
+        fields.refuse("layers", "config", why=f"{media_type} is an index")
         return True
     if media_types.is_manifest(media_type):
-        fields.refuse("manifests", why=f"a manifest of type {media_type} is an image")
+        fields.refuse("manifests", why=f"{media_type} is an image")
         return False
     return fields.has("manifests")
 
 
-# ---- JSON ------------------------------------------------------------------------------------------------------------
+# ---- JSON
 
 
 class _Key:
-    """A member name of a JSON object. Equal only to itself, so that a dict of them keeps a name that came twice."""
+    """A member name of a JSON object, equal only to itself: a dict of them keeps a name that came twice."""
 
     __slots__ = ("name",)
 
@@ -244,7 +251,10 @@ def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
 
 
 class _Fields:
-    """The members of a manifest, each decoded when it is asked for. ``null`` counts as absent: Go writes it for none."""
+    """The members of a manifest, each decoded when it is asked for.
+
+    ``null`` counts as absent: Go writes it for an empty list.
+    """
 
     __slots__ = ("_raw",)
 
@@ -339,10 +349,13 @@ _TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 
 
 def _deeper_than(body: bytes, levels: int) -> bool:
-    """Whether ``body``, which is well-formed JSON, nests deeper than ``levels``. In memory of its own length."""
+    """Whether ``body``, which is well-formed JSON, nests deeper than ``levels``.
+
+    By its bytes, because building the objects takes twenty times the memory of a hostile body.
+    """
     if body.count(b"[") + body.count(b"{") <= levels:
         return False
-    # Backslashes are only in strings. Without the escaped ones and the escaped quotes, a string ends at its next quote.
+    # Backslashes are only in strings. Without those escaped and the quotes escaped, a string ends at a quote.
     bare = _STRING.sub(b"", body.replace(rb"\\", b"").replace(rb"\"", b""))
     nest = bare.translate(_TO_SQUARE, _NOT_BRACKETS)
     for _ in range(levels):

@@ -1,4 +1,4 @@
-"""Media types of manifests, configs and layers (image spec, "Media Types"; Docker image manifest v2, schema 2)."""
+"""Media types of manifests, configs and layers (image spec, "Media Types"; Docker's manifest schema 2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 OCI_ARTIFACT: Final = "application/vnd.oci.artifact.manifest.v1+json"
-"""The artifact manifest of the 1.1 release candidates. The spec withdrew it; artifacts of that time still exist."""
+"""The artifact manifest of the 1.1 release candidates: withdrawn, but artifacts of that time still exist."""
 
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -56,7 +56,7 @@ _VENDOR_JSON: Final = re.compile(r"application/vnd\.[a-z0-9!#$&^_.+-]{1,100}\+js
 
 
 def essence(content_type: str) -> str:
-    """A Content-Type without its parameters, in lower case: media types are case-insensitive (RFC 9110, 8.3.1)."""
+    """A Content-Type without parameters, in lower case, since its case says nothing (RFC 9110, 8.3.1)."""
     return content_type.partition(";")[0].strip(" \t").lower()
 
 
@@ -71,7 +71,7 @@ def is_manifest(media_type: str) -> bool:
 
 
 def may_be_manifest(media_type: str) -> bool:
-    """Whether this registry takes manifests of ``media_type`` (as `essence` gives it): known, or a vendor's own.
+    """Whether manifests of ``media_type`` (as `essence` gives it) are taken: known ones, and a vendor's own.
 
     A vendor's own is any ``application/vnd.*+json`` that is not known to be something else, such as a config.
     """

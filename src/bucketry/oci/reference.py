@@ -1,7 +1,7 @@
 """Names of things in registries: repository names, tags, and the references that people type.
 
-Repository and tag grammar: distribution spec, "Pulling manifests". The host defaults of `ImageReference` are in no
-spec: they are the convention that docker began and every client follows.
+Repository and tag grammar: distribution spec, "Pulling manifests". The host defaults of `ImageReference` are
+in no spec: they are the convention that docker began and every client follows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bucketry.oci.text import quoted
 MAX_NAME: Final = 255
 """Characters in a repository name.
 
-The spec sets no limit, but says that many clients take at most 255 for host and name together: a longer name could be
-pushed by some clients and pulled by few.
+The spec sets no limit, but says that many clients take at most 255 for host and name together: a longer name
+could be pushed by some clients and pulled by few.
 """
 
 MAX_TAG: Final = 128
@@ -33,9 +33,8 @@ _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(rf"[a-zA-Z0-9_][a-zA-Z0-9._-]{{0,{MAX_TAG - 1}}}")
 
 _LABEL: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_HOST: Final = re.compile(
-    rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[(?P<v6>[0-9a-fA-F:.]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
-)
+_IPV6: Final = r"\[(?P<v6>[0-9a-fA-F:.]+)\]"
+_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|{_IPV6})(?::(?P<port>[0-9]{{1,5}}))?")
 _IMAGE_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OFFICIAL: Final = "library"
 _OLD_DEFAULT_REGISTRY: Final = "index.docker.io"
@@ -69,7 +68,7 @@ def parse_tag(tag: str) -> str:
 
 
 def parse_reference(text: str) -> Digest | str:
-    """The ``<reference>`` of ``/v2/<name>/manifests/<reference>``: a `Digest` if it holds a colon, else a tag.
+    """The end of ``/v2/<name>/manifests/<reference>``: a `Digest` if it holds a colon, else a tag.
 
     Raises `DigestInvalid` or `TagInvalid`.
     """
@@ -78,10 +77,10 @@ def parse_reference(text: str) -> Digest | str:
 
 @dataclass(frozen=True, slots=True)
 class ImageReference:
-    """Where an image is: ``registry`` (host, or host:port), ``repository``, and a ``tag``, a ``digest``, both or neither.
+    """Where an image is: ``registry`` (host or host:port), ``repository``, and a ``tag``, ``digest`` or both.
 
-    ``str()`` gives the full form, with every default written out, and `parse` takes it back to an equal value.
-    The constructor refuses what has no such form, with the errors of `parse`.
+    ``str()`` gives the full form, with every default but the tag written out, and `parse` takes it back to an
+    equal value. The constructor refuses what has no such form, with the errors of `parse`.
     """
 
     registry: str
@@ -99,7 +98,8 @@ class ImageReference:
         parse_repository(self.repository)
         if self.registry == DEFAULT_REGISTRY and "/" not in self.repository:
             raise NameInvalid(
-                f"{self.repository} on {DEFAULT_REGISTRY} is called {_OFFICIAL}/{self.repository}: write it in full"
+                f"{self.repository} on {DEFAULT_REGISTRY} is called {_OFFICIAL}/{self.repository}: "
+                "write it in full"
             )
         if self.tag is not None:
             parse_tag(self.tag)
@@ -108,19 +108,22 @@ class ImageReference:
     def parse(cls, text: str) -> ImageReference:
         """The reference written as ``[host[:port]/]name[:tag][@digest]``.
 
-        The first part is a host if it holds a ``.``, a ``:`` or a capital letter, or is ``localhost``; an IPv6 address
-        stands in brackets. Without a host it is ``docker.io``, where a name of one part is below ``library/``.
-        No tag is put in (see `reference`). Raises `NameInvalid`, `TagInvalid` or `DigestInvalid`.
+        The first part is a host if it holds a ``.``, a ``:`` or a capital letter, or is ``localhost``; an
+        IPv6 address stands in brackets. Without a host it is ``docker.io``, where a name of one part is
+        below ``library/``. No tag is put in (see `reference`).
+
+        Raises `NameInvalid`, `TagInvalid` or `DigestInvalid`.
         """
         if "://" in text:
             raise NameInvalid(
                 f"{quoted(text)} is not an image reference: leave out the scheme, such as https://"
             )
         name, at, digest_text = text.partition("@")
-        if _IMAGE_ID.fullmatch(name):
+        if _IMAGE_ID.fullmatch(text):
             # Clients take 64 hex digits for an image id, never for a name.
             raise NameInvalid(
-                f"{quoted(text)} looks like an image id: write name@sha256:hex, or the full name with its registry"
+                f"{quoted(text)} looks like an image id: "
+                "write name@sha256:hex, or the full name with its registry"
             )
         first, slash, rest = name.partition("/")
         if slash and _is_host(first):
@@ -161,7 +164,8 @@ def _check_host(host: str) -> None:
     match = _HOST.fullmatch(host)
     if match is None:
         raise NameInvalid(
-            f"{quoted(host)} is not a registry host: write host, host:port or [ipv6]:port, such as localhost:5000"
+            f"{quoted(host)} is not a registry host: "
+            "write host, host:port or [ipv6]:port, such as localhost:5000"
         )
     if match["v6"] is not None:
         try:

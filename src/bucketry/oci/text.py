@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def quoted(text: str, limit: int = 80) -> str:
-    """``text`` as an ASCII literal: no control character, bidi mark or surrogate gets into a terminal or a log.
+    """``text`` as an ASCII literal, so that no control character or bidi mark reaches a terminal or a log.
 
     At most ``limit`` characters of it are shown; three dots outside the quotes say that there were more.
     """
     if len(text) <= limit:
         return ascii(text)
-    return f"{ascii(text[:limit])}..."
+    return f"{text[:limit]!a}..."
