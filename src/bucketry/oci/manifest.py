@@ -12,27 +12,21 @@ right one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
-
-import msgspec
+from typing import Final
 
 from bucketry.oci import media_types
 from bucketry.oci.descriptor import Descriptor
 from bucketry.oci.digest import Digest
 from bucketry.oci.errors import ManifestInvalid, ManifestTooLarge
+from bucketry.oci.fields import Fields
 from bucketry.oci.text import quoted
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 """Bytes of the largest manifest. The spec asks registries to take at least this many."""
-
-MAX_DEPTH: Final = 100
-"""Levels of objects and arrays in a manifest, the outermost included."""
 
 
 class Kind(Enum):
@@ -124,13 +118,13 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     Raises `ManifestInvalid` (above `MAX_MANIFEST` bytes `ManifestTooLarge`), and nothing else, whatever the
     bytes are.
     """
-    fields = _Fields.read(body)
+    if len(body) > MAX_MANIFEST:
+        raise ManifestTooLarge(f"the manifest has {len(body)} bytes: at most {MAX_MANIFEST} are allowed")
+    fields = Fields.read(body)
     media_type = _media_type(fields, content_type)
     _check_schema(fields, media_type)
     if media_type == media_types.OCI_ARTIFACT:
-        fields.refuse(
-            "config", "layers", "manifests", why=f"a manifest of type {media_type} lists its content in blobs"
-        )
+        fields.refuse("config", "layers", "manifests", why=f"{media_type} lists its content in blobs")
         return _manifest(fields, media_type, Kind.IMAGE, layers=fields.descriptors("blobs"))
     if fields.has("manifests") and (fields.has("layers") or fields.has("config")):
         raise ManifestInvalid(
@@ -140,20 +134,18 @@ def parse_manifest(body: bytes, content_type: str | None) -> Manifest:
     if _is_index(fields, media_type):
         fields.require("manifests", "an index lists its manifests there (an empty list is fine)")
         return _manifest(fields, media_type, Kind.INDEX, manifests=fields.descriptors("manifests"))
-    fields.require(
-        "config", "an image needs one; an artifact without a config uses the spec's empty descriptor"
-    )
-    return _manifest(
-        fields,
-        media_type,
-        Kind.IMAGE,
-        config=fields.get("config", Descriptor),
-        layers=fields.descriptors("layers"),
-    )
+    config = fields.descriptor("config")
+    if config is None:
+        raise ManifestInvalid(
+            "the manifest has no config: an image needs one; an artifact without a config of its own takes "
+            f"the empty descriptor, {media_types.OCI_EMPTY}"
+        )
+    fields.require("layers", "an image lists its layers there (an empty list is fine)")
+    return _manifest(fields, media_type, Kind.IMAGE, config=config, layers=fields.descriptors("layers"))
 
 
 def _manifest(
-    fields: _Fields,
+    fields: Fields,
     media_type: str,
     kind: Kind,
     *,
@@ -167,17 +159,17 @@ def _manifest(
         config=config,
         layers=layers,
         manifests=manifests,
-        subject=fields.get("subject", Descriptor),
-        artifact_type=fields.get("artifactType", str) or None,
-        annotations=MappingProxyType(fields.get("annotations", dict[str, str]) or {}),
+        subject=fields.descriptor("subject"),
+        artifact_type=fields.text("artifactType") or None,
+        annotations=MappingProxyType(fields.annotations()),
     )
 
 
-def _media_type(fields: _Fields, content_type: str | None) -> str:
+def _media_type(fields: Fields, content_type: str | None) -> str:
     header = media_types.essence(content_type or "")
     if header in (media_types.JSON, media_types.OCTET_STREAM):
         header = ""
-    written = media_types.essence(fields.get("mediaType", str) or "")
+    written = media_types.essence(fields.text("mediaType") or "")
     if header and written and header != written:
         raise ManifestInvalid(
             f"the Content-Type is {quoted(header)}, but the manifest's mediaType is {quoted(written)}: "
@@ -187,8 +179,8 @@ def _media_type(fields: _Fields, content_type: str | None) -> str:
     return header or written or guess
 
 
-def _check_schema(fields: _Fields, media_type: str) -> None:
-    version = fields.get("schemaVersion", int)
+def _check_schema(fields: Fields, media_type: str) -> None:
+    version = fields.integer("schemaVersion")
     if version == 1 or media_type in media_types.DOCKER_SCHEMA1 or fields.has("fsLayers"):
         raise ManifestInvalid(
             "Docker schema 1 manifests are not supported: push the image again with a current client"
@@ -205,7 +197,7 @@ def _check_schema(fields: _Fields, media_type: str) -> None:
         raise ManifestInvalid(f"schemaVersion is {shown}: it must be 2")
 
 
-def _is_index(fields: _Fields, media_type: str) -> bool:
+def _is_index(fields: Fields, media_type: str) -> bool:
     if media_types.is_index(media_type):
         fields.refuse("layers", "config", why=f"{media_type} is an index")
         return True
@@ -213,157 +205,3 @@ def _is_index(fields: _Fields, media_type: str) -> bool:
         fields.refuse("manifests", why=f"{media_type} is an image")
         return False
     return fields.has("manifests")
-
-
-# ---- JSON
-
-
-class _Key:
-    """A member name of a JSON object, equal only to itself: a dict of them keeps a name that came twice."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-def _key_hook(wanted: type, name: Any) -> Any:
-    return wanted(name)
-
-
-_MEMBERS: Final = msgspec.json.Decoder(dict[_Key, msgspec.Raw], dec_hook=_key_hook)
-_MEMBERS_LIST: Final = msgspec.json.Decoder(list[dict[_Key, msgspec.Raw]], dec_hook=_key_hook)
-
-_MANIFEST_NAMES: Final = frozenset(
-    {
-        "schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs", "subject",
-        "annotations", "fsLayers",
-    }
-)  # fmt: skip
-_DESCRIPTOR_NAMES: Final = frozenset(field.encode_name for field in msgspec.structs.fields(Descriptor))
-
-_T = TypeVar("_T")
-
-
-@cache
-def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(wanted)
-
-
-class _Fields:
-    """The members of a manifest, each decoded when it is asked for.
-
-    ``null`` counts as absent: Go writes it for an empty list.
-    """
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: Mapping[str, msgspec.Raw]) -> None:
-        self._raw = raw
-
-    @classmethod
-    def read(cls, body: bytes) -> _Fields:
-        if len(body) > MAX_MANIFEST:
-            raise ManifestTooLarge(f"the manifest has {len(body)} bytes: at most {MAX_MANIFEST} are allowed")
-        if not body:
-            raise ManifestInvalid("the body is empty: send the manifest as JSON")
-        try:
-            body.decode("utf-8")
-            members = _MEMBERS.decode(body)
-        except UnicodeDecodeError as error:
-            raise ManifestInvalid(
-                f"the manifest is not UTF-8: a wrong byte at offset {error.start}"
-            ) from None
-        except RecursionError:
-            raise _too_deep() from None
-        except msgspec.ValidationError:
-            raise ManifestInvalid("the manifest is not a JSON object: it must be {...}") from None
-        except msgspec.DecodeError as error:
-            raise ManifestInvalid(f"the manifest is not JSON: {error}") from None
-        if _deeper_than(body, MAX_DEPTH):
-            raise _too_deep()
-        _check_names(members, _MANIFEST_NAMES, "")
-        return cls({key.name: raw for key, raw in members.items() if bytes(raw) != b"null"})
-
-    def has(self, name: str) -> bool:
-        return name in self._raw
-
-    def require(self, name: str, why: str) -> None:
-        if name not in self._raw:
-            raise ManifestInvalid(f"the manifest has no {name}: {why}")
-
-    def refuse(self, *names: str, why: str) -> None:
-        for name in names:
-            if name in self._raw:
-                raise ManifestInvalid(f"the manifest has a field {name}, but {why}: leave it out")
-
-    def get(self, name: str, wanted: type[_T]) -> _T | None:
-        raw = self._raw.get(name)
-        if raw is None:
-            return None
-        value: _T = _typed(name, raw, wanted)
-        if wanted is Descriptor:
-            _check_names(_MEMBERS.decode(raw), _DESCRIPTOR_NAMES, f"{name}.")
-        return value
-
-    def descriptors(self, name: str) -> tuple[Descriptor, ...]:
-        raw = self._raw.get(name)
-        if raw is None:
-            return ()
-        value: tuple[Descriptor, ...] = _typed(name, raw, tuple[Descriptor, ...])
-        for number, members in enumerate(_MEMBERS_LIST.decode(raw)):
-            _check_names(members, _DESCRIPTOR_NAMES, f"{name}[{number}].")
-        return value
-
-
-def _typed(name: str, raw: msgspec.Raw, wanted: Any) -> Any:
-    try:
-        return _decoder(wanted).decode(raw)
-    except msgspec.ValidationError as error:
-        # msgspec writes "reason - at `$.path`", its $ being this field.
-        reason, _, path = str(error).rpartition(" - at `$")
-        where = f"{name}{path.rstrip('`')}" if reason else name
-        raise ManifestInvalid(f"{where} is wrong: {reason or error}") from None
-    except msgspec.DecodeError as error:
-        raise ManifestInvalid(f"{name} is not JSON: {error}") from None
-
-
-def _check_names(members: Mapping[_Key, msgspec.Raw], known: frozenset[str], place: str) -> None:
-    right = {name.casefold(): name for name in known}
-    seen: set[str] = set()
-    for key in members:
-        name = key.name
-        if name in seen:
-            raise ManifestInvalid(
-                f"the manifest is ambiguous: {place}{quoted(name)} is there twice; keep one"
-            )
-        seen.add(name)
-        wanted = right.get(name.casefold(), name)
-        if wanted != name:
-            raise ManifestInvalid(f"the manifest is ambiguous: write {place}{wanted} and not {quoted(name)}")
-
-
-_STRING: Final = re.compile(rb'"[^"]*"')
-_NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
-
-
-def _deeper_than(body: bytes, levels: int) -> bool:
-    """Whether ``body``, which is well-formed JSON, nests deeper than ``levels``.
-
-    By its bytes, because building the objects takes twenty times the memory of a hostile body.
-    """
-    if body.count(b"[") + body.count(b"{") <= levels:
-        return False
-    # Backslashes are only in strings. Without those escaped and the quotes escaped, a string ends at a quote.
-    bare = _STRING.sub(b"", body.replace(rb"\\", b"").replace(rb"\"", b""))
-    nest = bare.translate(_TO_SQUARE, _NOT_BRACKETS)
-    for _ in range(levels):
-        nest = nest.replace(b"[]", b"")  # takes the innermost level off
-        if not nest:
-            return False
-    return True
-
-
-def _too_deep() -> ManifestInvalid:
-    return ManifestInvalid(f"the manifest nests deeper than {MAX_DEPTH} levels: no manifest needs that")
