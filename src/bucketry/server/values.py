@@ -77,18 +77,12 @@ def read_value(setting: Setting, raw: object) -> object:
 
 
 def show_given(setting: Setting, raw: object) -> str:
-    """What was given, as an error may show it: a secret is not, and a URL may carry a password."""
-    if setting.secret or "@" in str(raw):
+    """What was given, as an error may show it: a secret is not, and a URL may carry one."""
+    if setting.secret or (setting.form in {"url", "origin", "text"} and re.search("[@?]", str(raw))):
         return "the value"
-    return (
-        f'"{raw}"'
-        if isinstance(raw, str)
-        else "true"
-        if raw is True
-        else "false"
-        if raw is False
-        else repr(raw)
-    )
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    return f'"{raw}"' if isinstance(raw, str) else repr(raw)
 
 
 def _read_flag(setting: Setting, raw: object) -> bool:
@@ -149,23 +143,24 @@ def _read_url(setting: Setting, raw: object) -> str | None:
     text = _read_text(setting, raw)
     if text is None:
         return None
-    parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        valid = False
+    if not valid:
         raise ValueError("is not a URL; write https://host or https://host:port")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds a user or a password, which do not belong into a URL")
+    if "@" in parts.netloc:
+        raise ValueError("holds a user or a password; give credentials by their own settings")
     if parts.query or parts.fragment:
         raise ValueError("has a query or a fragment; write https://host or https://host:port")
-    _ = parts.port  # raises ValueError where it is no port
     return text.rstrip("/")
 
 
 def _read_origin(setting: Setting, raw: object) -> str | None:
     text = _read_url(setting, raw)
     if text is not None and urlsplit(text).path:
-        raise ValueError(
-            "has a path, and the registry's API is always at /v2/; write https://host or https://host:port"
-        )
+        raise ValueError("has a path, but a registry is always at /v2/ of its host; write https://host")
     return text
 
 

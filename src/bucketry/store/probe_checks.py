@@ -1,0 +1,504 @@
+"""The checks of the store probe: each writes, races, reads back, and says what it saw.
+
+A check gives what it saw and what that means for the user; it raises `Found` where that is not what the
+contract promises, and lets the `StoreError` of an operation that must work pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias
+
+from bucketry.store.contract import (
+    BULK_PREFIX,
+    IF_ABSENT,
+    MIN_PART,
+    Buffer,
+    Condition,
+    IfMatch,
+    InvalidPart,
+    NotFound,
+    Part,
+    PreconditionFailed,
+    Store,
+    StoreError,
+    Unsupported,
+    UploadNotFound,
+)
+
+Status: TypeAlias = Literal["ok", "missing", "broken"]
+Weight: TypeAlias = Literal["must", "feature", "note"]
+
+WRITERS = 16
+"""How many writers race for one key."""
+
+_ROUNDS, _QUICK_ROUNDS = 10, 2
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+class Found(Exception):
+    """A check ended early: this is what it found."""
+
+    def __init__(self, status: Status, seen: str, means: str) -> None:
+        super().__init__(seen)
+        self.status = status
+        self.seen = seen
+        self.means = means
+
+
+class Scratch:
+    """The store, as checks use it: it remembers what to remove. ``clock`` gives POSIX seconds."""
+
+    def __init__(self, store: Store, id_: str, *, quick: bool, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.prefix = f"probe/{id_}/"
+        self.bulk = f"{BULK_PREFIX}~probe/{id_}-"
+        self.quick = quick
+        self.clock = clock
+        self._keys: dict[str, None] = {}
+        self._uploads: dict[tuple[str, str], None] = {}
+
+    def key(self, name: str) -> str:
+        """A key that is removed in the end, whoever writes it."""
+        key = self.prefix + name
+        self._keys[key] = None
+        return key
+
+    def bulk_key(self, name: str) -> str:
+        key = self.bulk + name
+        self._keys[key] = None
+        return key
+
+    async def put(self, name: str, body: Buffer, *, condition: Condition | None = None) -> str:
+        return await self.store.put(self.key(name), body, condition=condition)
+
+    async def held(self, name: str) -> bytes:
+        return (await self.store.get(self.key(name))).body
+
+    async def exists(self, key: str) -> bool:
+        try:
+            await self.store.head(key)
+        except NotFound:
+            return False
+        return True
+
+    async def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        return b"".join([piece async for piece in self.store.read(key, start, stop)])
+
+    async def pages(self, prefix: str, limit: int) -> list[str]:
+        """Every key below the prefix, from pages of ``limit``."""
+        keys: list[str] = []
+        while True:
+            page = await self.store.list(prefix, after=keys[-1] if keys else None, limit=limit)
+            keys += [found.key for found in page.objects]
+            if not page.more:
+                return keys
+            if not page.objects or len(keys) > len(self._keys):
+                raise Found("broken", "the pages of a list never end", "no list could be read to its end")
+
+    async def create_multipart(self, key: str) -> str:
+        upload_id = await self.store.create_multipart(key, part_size=MIN_PART)
+        self._uploads[key, upload_id] = None
+        return upload_id
+
+    async def clean(self, patience: float) -> Answer | None:
+        """Removes everything, in ``patience`` seconds; where that failed, what was seen and what to do."""
+        try:
+            async with asyncio.timeout(patience):
+                for key, upload_id in self._uploads:
+                    await self.store.abort_multipart(key, upload_id)
+                await self.store.delete_many(list(self._keys))
+        except (StoreError, TimeoutError) as error:
+            return str(error) or "it took too long", f"remove {self.prefix} and {self.bulk}* yourself"
+        return None
+
+
+Answer: TypeAlias = tuple[str, str]
+"""What was seen, and what it means for the user."""
+
+CheckFunction: TypeAlias = Callable[[Scratch], Awaitable[Answer]]
+
+
+async def _round_trip(scratch: Scratch) -> Answer:
+    body = f"bucketry probe {scratch.prefix}".encode()
+    started = time.perf_counter()
+    etag = await scratch.put("round-trip", body)
+    found = await scratch.store.get(scratch.key("round-trip"))
+    took = time.perf_counter() - started
+    if found.body != body or found.info.size != len(body):
+        raise Found("broken", "other bytes were read than were written", "what is pushed could not be pulled")
+    if found.info.etag != etag:
+        seen = "an object has another etag than its write was answered with"
+        raise Found("broken", seen, "records could not be changed by compare-and-swap")
+    return f"written and read in {took * 1000:.0f} ms", "the store can be used"
+
+
+_OVERWRITES = "pushes at the same moment would overwrite each other"
+
+
+async def _race(scratch: Scratch, name: str, condition: Condition, round_: int) -> None:
+    """Writers at once, of which exactly one must win."""
+    header = "If-Match" if isinstance(condition, IfMatch) else "If-None-Match"
+
+    async def write(body: bytes) -> bool:
+        try:
+            await scratch.put(name, body, condition=condition)
+        except PreconditionFailed:
+            return False
+        return True
+
+    bodies = [f"{scratch.prefix} round {round_} writer {writer}".encode() for writer in range(WRITERS)]
+    results = await asyncio.gather(*(write(body) for body in bodies), return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    won = [body for body, result in zip(bodies, results, strict=True) if result is True]
+    if len(won) > 1:
+        seen = f"{len(won)} of {WRITERS} writers that raced for one key were all told they had won ({header})"
+        raise Found("broken", seen, _OVERWRITES)
+    # A store may throttle some of a race; only where nobody won that leaves the question open.
+    for failure in failures:
+        if not won or not isinstance(failure, StoreError):
+            raise failure
+    if not won:
+        seen = f"none of {WRITERS} writers that raced for one key won ({header})"
+        raise Found("broken", seen, "pushes at the same moment would all fail")
+    if await scratch.held(name) != won[0]:
+        seen = f"the writer that was told it had won is not the one whose bytes are there ({header})"
+        raise Found("broken", seen, _OVERWRITES)
+
+
+async def _refused(scratch: Scratch, name: str, condition: Condition, what: str) -> None:
+    try:
+        await scratch.put(name, b"too late", condition=condition)
+    except PreconditionFailed:
+        return
+    raise Found("broken", what, _OVERWRITES)
+
+
+async def _if_absent(scratch: Scratch) -> Answer:
+    rounds = _QUICK_ROUNDS if scratch.quick else _ROUNDS
+    for round_ in range(rounds):
+        name = f"if-absent-{round_}"
+        await _race(scratch, name, IF_ABSENT, round_)
+        held = await scratch.held(name)
+        await _refused(scratch, name, IF_ABSENT, "an object was overwritten though If-None-Match forbade it")
+        if await scratch.held(name) != held:
+            raise Found("broken", "a write that was refused (If-None-Match) happened", _OVERWRITES)
+    return f"{rounds} races of {WRITERS} writers, one winner each", "two pushes never overwrite each other"
+
+
+async def _if_match(scratch: Scratch) -> Answer:
+    rounds = _QUICK_ROUNDS if scratch.quick else _ROUNDS
+    etag = await scratch.put("if-match", b"the first")
+    for round_ in range(rounds):
+        stale = etag
+        await _race(scratch, "if-match", IfMatch(stale), round_)
+        etag = (await scratch.store.head(scratch.key("if-match"))).etag
+        if etag == stale:
+            raise Found("broken", "an object's etag stayed though its bytes changed", _OVERWRITES)
+        await _refused(scratch, "if-match", IfMatch(stale), "an object was overwritten though If-Match forbade it")
+    missing = "if-match-missing"
+    await _refused(scratch, missing, IfMatch(etag), "a write with If-Match made an object where there was none")
+    if await scratch.exists(scratch.key(missing)):
+        raise Found("broken", "a write that was refused (If-Match) happened", _OVERWRITES)
+    seen = f"{rounds} races of {WRITERS} writers, one winner each; refused where there is no object"
+    return seen, "records change by compare-and-swap"
+
+
+_STALE = "a replica could act on what is no more; no registry can be kept there"
+
+
+async def _strong_reads(scratch: Scratch) -> Answer:
+    key = scratch.key("strong/object")
+    rounds = 2 if scratch.quick else 5
+    for round_ in range(rounds):
+        for version in (b"first", b"second, longer"):
+            etag = await scratch.put("strong/object", b"%s %d" % (version, round_))
+            got, head = await scratch.store.get(key), await scratch.store.head(key)
+            page = await scratch.store.list(scratch.prefix + "strong/")
+            if got.body != b"%s %d" % (version, round_) or head.etag != etag or head.size != len(got.body):
+                raise Found("broken", "a read after a write gave the object as it was before", _STALE)
+            if [(found.key, found.size) for found in page.objects] != [(key, head.size)]:
+                raise Found("broken", "a list after a write does not hold the object as it is", _STALE)
+        await scratch.store.delete(key)
+        page = await scratch.store.list(scratch.prefix + "strong/")
+        if await scratch.exists(key) or page.objects or page.more:
+            raise Found("broken", "a deleted object can still be seen", _STALE)
+        try:
+            await scratch.store.get(key)
+        except NotFound:
+            continue
+        raise Found("broken", "a deleted object can still be read", _STALE)
+    await scratch.store.delete(key)  # one that is missing is no error
+    return (
+        "reads and lists see every write, overwrite and delete at once",
+        "any replica can answer any request",
+    )
+
+
+async def _metadata(scratch: Scratch) -> Answer:
+    key = scratch.key("metadata")
+    metadata = {"digest": "sha256:" + "0" * 64, "subject": "a-b_c.d/e:f"}
+    await scratch.store.put(key, b"{}", content_type=_MANIFEST_TYPE, metadata=metadata)
+    means = "manifests could not be served as what they are"
+    for info in ((await scratch.store.get(key)).info, await scratch.store.head(key)):
+        if info.content_type != _MANIFEST_TYPE:
+            raise Found("broken", f"a content type became {info.content_type}", means)
+        if dict(info.metadata) != metadata:
+            raise Found("broken", f"of the metadata of an object {dict(info.metadata)} came back", means)
+    return "kept", "one read answers a pull by tag"
+
+
+async def _list(scratch: Scratch) -> Answer:
+    names = sorted(["0", "A", "Z", "a", "a-b", "a.b", "a0", "a_b", "ab", "b", "v1.10", "v1.9", "z~"])
+    if scratch.quick:
+        names = names[::3]
+    prefix = scratch.prefix + "list/"
+    await asyncio.gather(*(scratch.put("list/" + name, name.encode()) for name in names))
+    means = "lists of tags and repositories would leave some out"
+    for limit in (3, 1000):
+        listed = await scratch.pages(prefix, limit)
+        if sorted(listed) != [prefix + name for name in names]:
+            raise Found("broken", f"pages of {limit} do not give every key once", means)
+        if listed != sorted(listed):
+            raise Found("broken", "names are not listed in byte order", means)
+    between = names[len(names) // 2] + "-"
+    page = await scratch.store.list(prefix, after=prefix + between)
+    if [found.key for found in page.objects] != [prefix + name for name in names if name > between]:
+        raise Found("broken", "a list cannot go on after a key that does not exist", means)
+    return "byte order, every key once, on pages of any size", "lists of tags come in order, page by page"
+
+
+async def _list_deep(scratch: Scratch) -> Answer:
+    names = ["a-b", "a/b", "a/b/c", "a0", "a.b/c"]
+    prefix = scratch.prefix + "deep/"
+    await asyncio.gather(*(scratch.put("deep/" + name, b"") for name in names))
+    by_one = await scratch.pages(prefix, 1)
+    at_once = await scratch.pages(prefix, 1000)
+    if sorted(at_once) != sorted(prefix + name for name in names) or by_one != at_once:
+        seen = "names with / are not listed in one order, once each, on pages of any size"
+        raise Found("broken", seen, "old uploads could be overlooked")
+    order = "byte order" if at_once == sorted(at_once) else "directory order"
+    return f"{order}, the same on pages of any size", "bucketry needs no more"
+
+
+async def _ranges(scratch: Scratch) -> Answer:
+    body = bytes(range(256)) * 8
+    key = scratch.bulk_key("ranges")
+    await scratch.store.put(key, body)
+    for start, stop in ((0, 1), (10, 20), (1000, None), (0, None), (len(body) - 1, len(body))):
+        if await scratch.read(key, start, stop) != body[start:stop]:
+            raise Found("broken", f"bytes {start} to {stop} are other ones", "pulls could not be resumed")
+    return "exact", "interrupted pulls resume"
+
+
+async def _delete_many(scratch: Scratch) -> Answer:
+    keys = [scratch.key(f"many/{name}") for name in ("a", "b", "never-was", "c")]
+    kept = scratch.key("many/kept")
+    await asyncio.gather(*(scratch.store.put(key, b"") for key in (keys[0], keys[1], keys[3], kept)))
+    await scratch.store.delete_many(keys)
+    left = await scratch.pages(scratch.prefix + "many/", 1000)
+    if left != [kept]:
+        raise Found("broken", f"{len(left)} keys are left instead of 1", "space could not be freed")
+    return "those named are gone, no other", "space is freed in few requests"
+
+
+async def _conditional_delete(scratch: Scratch) -> Answer:
+    means = "deletes go without a condition"
+    if not scratch.store.capabilities.conditional_delete:
+        raise Found("missing", "not used on this store", means)
+    key = scratch.key("delete")
+    stale = await scratch.put("delete", b"the first")
+    fresh = await scratch.put("delete", b"the second")
+    try:
+        await scratch.store.delete(key, condition=IfMatch(stale))
+    except PreconditionFailed:
+        pass
+    except Unsupported as error:
+        raise Found("missing", str(error), means) from error
+    else:
+        raise Found(
+            "broken",
+            "an object was deleted though it had changed (If-Match)",
+            "a tag pushed at the moment it is deleted may be lost",
+        )
+    if not await scratch.exists(key):
+        raise Found("broken", "a delete that was refused (If-Match) happened all the same", means)
+    await scratch.store.delete(key, condition=IfMatch(fresh))
+    if await scratch.exists(key):
+        raise Found("broken", "a delete whose condition held did not happen (If-Match)", means)
+    try:
+        await scratch.store.delete(key, condition=IfMatch(fresh))
+    except PreconditionFailed:
+        return "refused where the object changed or is gone", "a delete never takes a newer push with it"
+    raise Found("broken", "the delete of a missing object was not refused (If-Match)", means)
+
+
+_NO_MULTIPART = "blobs larger than a part could not be pushed"
+
+
+async def _multipart_small(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("multipart-small")
+    body = b"one small part"
+    upload_id = await scratch.create_multipart(key)
+    etag = await scratch.store.put_part(key, upload_id, 7, body, offset=0)
+    if await scratch.exists(key):
+        raise Found("broken", "an upload can be seen before it is completed", _NO_MULTIPART)
+    await scratch.store.complete_multipart(key, upload_id, [Part(7, len(body), etag)])
+    if await scratch.read(key) != body:
+        raise Found("broken", "a completed upload has other bytes", _NO_MULTIPART)
+    return "one small part under a high number", "large blobs can be pushed"
+
+
+async def _multipart(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("multipart")
+    upload_id = await scratch.create_multipart(key)
+    bodies = {2: b"2" * MIN_PART, 5: b"5" * MIN_PART, 9: b"the last part is small"}
+    offsets = {2: 0, 5: MIN_PART, 9: 2 * MIN_PART}
+    etags: dict[int, str] = {}
+
+    async def put(number: int) -> None:
+        etags[number] = await scratch.store.put_part(key, upload_id, number, bodies[number], offset=offsets[number])
+
+    await put(9)
+    await asyncio.gather(put(5), put(2))
+    parts = [Part(number, len(body), etags[number]) for number, body in bodies.items()]
+    await scratch.store.complete_multipart(key, upload_id, parts)
+    whole = hashlib.sha256()
+    async for piece in scratch.store.read(key):
+        whole.update(piece)
+    if whole.digest() != hashlib.sha256(b"".join(bodies.values())).digest():
+        raise Found("broken", "a completed upload has other bytes than its parts", _NO_MULTIPART)
+    if await scratch.read(key, MIN_PART - 1, MIN_PART + 1) != b"25":
+        raise Found("broken", "a range across two parts has other bytes", "pulls could not be resumed")
+    return "equal parts, out of order and at once, gaps in their numbers", "parts travel in parallel"
+
+
+async def _complete_again(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("complete-again")
+    upload_id = await scratch.create_multipart(key)
+    part = Part(1, 4, await scratch.store.put_part(key, upload_id, 1, b"once", offset=0))
+    await scratch.store.complete_multipart(key, upload_id, [part])
+    means = "a commit whose answer was lost could not be repeated"
+    try:
+        await scratch.store.complete_multipart(key, upload_id, [part])
+    except StoreError as error:
+        raise Found("broken", f"completing an upload twice failed: {error}", means) from error
+    if await scratch.read(key) != b"once":
+        raise Found("broken", "completing an upload twice changed its bytes", means)
+    return "the second one succeeds too", "a commit whose answer was lost is repeated"
+
+
+async def _stale_part(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("stale-part")
+    upload_id = await scratch.create_multipart(key)
+    stale = Part(1, 5, await scratch.store.put_part(key, upload_id, 1, b"stale", offset=0))
+    try:
+        await scratch.store.put_part(key, upload_id, 1, b"fresh", offset=0)
+        await scratch.store.complete_multipart(key, upload_id, [stale])
+    except (InvalidPart, UploadNotFound):
+        return "refused", "bucketry does not rely on it"
+    seen = "completing with the etag of a part that was replaced is accepted"
+    raise Found("missing", seen, "bucketry does not rely on it: it never writes a part number twice")
+
+
+async def _abort(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("abort")
+    upload_id = await scratch.create_multipart(key)
+    part = Part(1, 4, await scratch.store.put_part(key, upload_id, 1, b"gone", offset=0))
+    pending = {(upload.key, upload.upload_id) for upload in await scratch.store.list_multiparts()}
+    await scratch.store.abort_multipart(key, upload_id)
+    await scratch.store.abort_multipart(key, upload_id)  # of one that is no more: no error
+    means = "the parts of abandoned uploads cost space; give the bucket a lifecycle rule that aborts them"
+    try:
+        await scratch.store.complete_multipart(key, upload_id, [part])
+    except (UploadNotFound, InvalidPart):
+        pass
+    else:
+        raise Found("broken", "an upload was completed after it was aborted", means)
+    if (key, upload_id) not in pending:
+        raise Found("missing", "a pending upload is not listed", means)
+    return "pending uploads are listed, aborted ones are gone", "abandoned uploads are cleaned up"
+
+
+async def _presign(scratch: Scratch) -> Answer:
+    means = "blobs are sent through the server"
+    if not scratch.store.capabilities.presign:
+        raise Found("missing", "this store has no URLs of its own", means)
+    # Only here, and only where a store can: the probe is part of every start of the server.
+    import aiohttp
+    from yarl import URL
+
+    body = bytes(range(256))
+    key = scratch.bulk_key("presign")
+    await scratch.store.put(key, body)
+    url = await scratch.store.presign_get(key, expires=60, response_headers={"content-type": "application/x-probe"})
+    timeout = aiohttp.ClientTimeout(total=20)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+            session.get(URL(url, encoded=True), headers={"Range": "bytes=10-19"}) as answer,
+        ):
+            status, got, kind = answer.status, await answer.content.read(1024), answer.content_type
+    except (aiohttp.ClientError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        seen = f"a presigned URL could not be reached from here: {reason}"
+        raise Found("broken", seen, 'set delivery.mode = "proxy", or store.public_endpoint') from error
+    if status != 206 or got != body[10:20]:
+        seen = f"a presigned URL answered {status} with {len(got)} bytes to a request for 10"
+        raise Found("broken", seen, 'set delivery.mode = "proxy"')
+    if kind != "application/x-probe":
+        return f"with ranges; the content type stays {kind}", "clients fetch blobs from the bucket"
+    return "with ranges and a content type", "clients fetch blobs from the bucket"
+
+
+async def _clock(scratch: Scratch) -> Answer:
+    before = scratch.clock()
+    await scratch.put("clock", b"")
+    after = scratch.clock()
+    modified = (await scratch.store.head(scratch.key("clock"))).modified
+    # S3 gives whole seconds: what was written at 10.9 is of 10.
+    ahead = modified - after if modified > after else modified + 1 - before if modified + 1 < before else 0.0
+    if abs(ahead) > 60:
+        seen = f"the store's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+        raise Found("broken", seen, "set both by NTP: signed requests fail from 15 minutes on")
+    return f"within {max(1.0, abs(ahead)):.0f} s of this machine's", "signatures and ages are right"
+
+
+async def _latency(scratch: Scratch) -> Answer:
+    puts, gets = [], []
+    for round_ in range(8):
+        started = time.perf_counter()
+        await scratch.put("latency", b"%d" % round_)
+        puts.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        await scratch.store.get(scratch.key("latency"))
+        gets.append(time.perf_counter() - started)
+    seen = f"put {statistics.median(puts) * 1000:.1f} ms, get {statistics.median(gets) * 1000:.1f} ms"
+    return seen, "a small blob takes about six such requests"
+
+
+CHECKS: tuple[tuple[str, Weight, bool, CheckFunction], ...] = (
+    ("round trip", "must", True, _round_trip),
+    ("write if absent", "must", True, _if_absent),
+    ("write if unchanged", "must", True, _if_match),
+    ("reads see writes", "must", True, _strong_reads),
+    ("metadata", "must", True, _metadata),
+    ("list", "must", True, _list),
+    ("ranges", "must", True, _ranges),
+    ("multipart", "must", True, _multipart_small),
+    ("multipart in parallel", "must", False, _multipart),
+    ("complete twice", "feature", False, _complete_again),
+    ("stale part", "note", False, _stale_part),
+    ("abort", "feature", False, _abort),
+    ("delete many", "must", False, _delete_many),
+    ("delete if unchanged", "feature", False, _conditional_delete),
+    ("list below /", "note", False, _list_deep),
+    ("presigned GET", "feature", False, _presign),
+    ("clock", "note", False, _clock),
+    ("latency", "note", False, _latency),
+)
+"""Name, weight, whether it is one of the quick ones, and the function. `_round_trip` must be the first."""
