@@ -204,9 +204,7 @@ class Engine:
         context = _initial(functions)
         words = functions.words.unpack(chain)
         if length < functions.parameters.block and words != tuple(context.h):
-            raise ValueError(
-                f"not a {algorithm} chaining value after {length} bytes: that is the initial value"
-            )
+            raise ValueError(f"not a {algorithm} chaining value after {length} bytes: that is the initial value")
         context.h[:] = words
         context.nh, context.nl = divmod(length << 3, 1 << functions.word_bits)
         context.data[: len(pending)] = pending
