@@ -60,7 +60,7 @@ class MemoryStore:
 
     The flags make it behave like real stores that differ within the contract, so that tests hold on them all:
 
-    - ``accept_stale_parts``: ``complete_multipart`` takes a part's old etag and uses the number's newest bytes.
+    - ``accept_stale_parts``: ``complete_multipart`` takes a part's old etag, with the newest bytes.
     - ``one_part_an_offset``: of the parts put at one offset only the highest number counts; a lower one that
       comes later is refused with `InvalidPart` (as `LocalStore` does).
     - ``directory_order``: ``list`` sorts name by name, so that ``a/b`` comes before ``a-b``.
@@ -122,9 +122,7 @@ class MemoryStore:
         checks.check_key(key)
         checks.check_range(start, stop)
         body = (
-            await self._call(
-                "read", lambda: self._find(key), received=lambda found: len(found.body[start:stop])
-            )
+            await self._call("read", lambda: self._find(key), received=lambda found: len(found.body[start:stop]))
         ).body
         end = len(body) if stop is None else min(stop, len(body))
         for begin in range(start, end, _PIECE):
@@ -224,14 +222,11 @@ class MemoryStore:
         return await self._call(
             "list_multiparts",
             lambda: tuple(
-                PendingUpload(upload.key, upload_id, upload.initiated)
-                for upload_id, upload in self._uploads.items()
+                PendingUpload(upload.key, upload_id, upload.initiated) for upload_id, upload in self._uploads.items()
             ),
         )
 
-    async def presign_get(
-        self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None
-    ) -> str:
+    async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
         raise Unsupported(f"{self.url} cannot presign: there is no server behind it")
 
     async def _call(
@@ -305,9 +300,7 @@ class MemoryStore:
     def _upload(self, key: str, upload_id: str) -> _Upload:
         upload = self._uploads.get(upload_id)
         if upload is None or upload.key != key:
-            raise UploadNotFound(
-                f"{self.url} has no upload {upload_id} of {key}: it was completed or aborted"
-            )
+            raise UploadNotFound(f"{self.url} has no upload {upload_id} of {key}: it was completed or aborted")
         return upload
 
     def _chosen(self, upload: _Upload, upload_id: str, parts: Sequence[Part]) -> Sequence[_Part]:
@@ -326,9 +319,7 @@ class MemoryStore:
             if index < len(parts) - 1 and named.size != upload.part_size:
                 raise InvalidPart(f"part {named.number} of upload {upload_id} is short and not the last")
             if part.offset != index * upload.part_size:
-                raise InvalidPart(
-                    f"part {named.number} of upload {upload_id} was put at offset {part.offset}"
-                )
+                raise InvalidPart(f"part {named.number} of upload {upload_id} was put at offset {part.offset}")
             chosen.append(part)
         return chosen
 
