@@ -161,9 +161,7 @@ def _from_file(file: Path) -> Iterator[tuple[str, tuple[object, str]]]:
         for name, raw in table.items():
             key = f"{section}.{name}"
             if key not in SETTINGS:
-                raise ConfigError(
-                    f"{file}: there is no setting {key}{_did_you_mean(_nearest(key, SETTINGS))}"
-                )
+                raise ConfigError(f"{file}: there is no setting {key}{_did_you_mean(_nearest(key, SETTINGS))}")
             yield key, (raw, f"file {file}")
 
 
@@ -185,11 +183,7 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[o
     for variable, raw in environ.items():
         if variable in keys:
             yield keys[variable], (raw, f"environment {variable}")
-        elif (
-            variable.startswith("BUCKETRY_")
-            and variable != FILE_VARIABLE
-            and not _is_service_link(variable, raw)
-        ):
+        elif variable.startswith("BUCKETRY_") and variable != FILE_VARIABLE and not _is_service_link(variable, raw):
             hint = _nearest(variable, [*keys, FILE_VARIABLE])
             raise ConfigError(f"the environment variable {variable} sets nothing{_did_you_mean(hint)}")
 
@@ -233,9 +227,7 @@ def _check_together(config: Config, origins: Mapping[str, str]) -> None:
             present, missing = missing, present
         raise ConfigError(f"store.{present} ({origins[f'store.{present}']}) needs store.{missing} beside it")
     if store.session_token is not None and store.access_key_id is None:
-        raise ConfigError(
-            "store.session_token needs store.access_key_id and store.secret_access_key beside it"
-        )
+        raise ConfigError("store.session_token needs store.access_key_id and store.secret_access_key beside it")
     if store.profile is not None and store.access_key_id is not None:
         raise ConfigError("store.profile and store.access_key_id answer the same question; set one of them")
     if store.sse_kms_key_id is not None and not (store.sse or "").startswith("aws:kms"):

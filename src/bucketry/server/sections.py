@@ -126,14 +126,10 @@ class StoreConfig(Section, frozen=True, kw_only=True):
         Literal["AES256", "aws:kms", "aws:kms:dsse"] | None,
         _text("Server-side encryption to ask for. Not set: the bucket's default."),
     ] = None
-    sse_kms_key_id: Annotated[str | None, _text('KMS key of `sse = "aws:kms"`. Not set: the account\'s.')] = (
-        None
-    )
+    sse_kms_key_id: Annotated[str | None, _text('KMS key of `sse = "aws:kms"`. Not set: the account\'s.')] = None
     storage_class: Annotated[
         str | None,
-        _text(
-            "Storage class of blob bytes, `INTELLIGENT_TIERING` for example. Not set: the bucket's default."
-        ),
+        _text("Storage class of blob bytes, `INTELLIGENT_TIERING` for example. Not set: the bucket's default."),
     ] = None
     public_endpoint: Annotated[
         str | None,
@@ -142,25 +138,19 @@ class StoreConfig(Section, frozen=True, kw_only=True):
             form="url",
         ),
     ] = None
-    profile: Annotated[
-        str | None, _text("Profile of the AWS configuration files to take credentials from.")
-    ] = None
+    profile: Annotated[str | None, _text("Profile of the AWS configuration files to take credentials from.")] = None
     access_key_id: Annotated[
         str | None,
-        _text(
-            "Access key. Not set: the AWS environment (variables, profile, SSO, web identity, instance role)."
-        ),
+        _text("Access key. Not set: the AWS environment (variables, profile, SSO, web identity, instance role)."),
     ] = None
     secret_access_key: Annotated[str | None, _text("Secret of `access_key_id`.", secret=True)] = None
     session_token: Annotated[str | None, _text("Token of temporary credentials.", secret=True)] = None
     max_connections: Annotated[int, _count("Connections to the store, for each worker.", 1, 4096)] = 64
     connect_timeout: Annotated[float, _duration("To reach the store.", 0.1, HOUR)] = 5.0
-    read_timeout: Annotated[
-        float, _duration("Of silence, before a request to the store is given up.", 0.1, HOUR)
-    ] = 60.0
-    deadline: Annotated[
-        float, _duration("For one small request to the store, its retries included.", 0.1, HOUR)
-    ] = 30.0
+    read_timeout: Annotated[float, _duration("Of silence, before a request to the store is given up.", 0.1, HOUR)] = (
+        60.0
+    )
+    deadline: Annotated[float, _duration("For one small request to the store, its retries included.", 0.1, HOUR)] = 30.0
     fsync: Annotated[
         bool,
         _text(
@@ -190,16 +180,12 @@ class UploadConfig(Section, frozen=True, kw_only=True):
             1024 * GIB,
         ),
     ] = 96 * MIB
-    parallel_parts: Annotated[
-        int, _count("Parts of one upload that travel to the store at once.", 1, 256)
-    ] = 8
+    parallel_parts: Annotated[int, _count("Parts of one upload that travel to the store at once.", 1, 256)] = 8
     expire: Annotated[
         float,
         _duration("Age, since its last byte, at which an abandoned upload is removed.", MINUTE, 365 * DAY),
     ] = 24 * HOUR
-    sweep_interval: Annotated[float, _duration("Between two looks for abandoned uploads.", 1.0, 7 * DAY)] = (
-        10 * MINUTE
-    )
+    sweep_interval: Annotated[float, _duration("Between two looks for abandoned uploads.", 1.0, 7 * DAY)] = 10 * MINUTE
 
 
 class ManifestConfig(Section, frozen=True, kw_only=True):
@@ -207,13 +193,9 @@ class ManifestConfig(Section, frozen=True, kw_only=True):
 
     max_size: Annotated[
         int,
-        _size(
-            "Largest manifest taken; larger ones get 413. The specification asks for 4 MiB.", KIB, 16 * MIB
-        ),
+        _size("Largest manifest taken; larger ones get 413. The specification asks for 4 MiB.", KIB, 16 * MIB),
     ] = 4 * MIB
-    sparse_indexes: Annotated[
-        bool, _text("Accept an index some of whose manifests are not in the repository.")
-    ] = False
+    sparse_indexes: Annotated[bool, _text("Accept an index some of whose manifests are not in the repository.")] = False
 
 
 class DeliveryConfig(Section, frozen=True, kw_only=True):
@@ -231,9 +213,7 @@ class DeliveryConfig(Section, frozen=True, kw_only=True):
     ] = ()
     proxy_networks: Annotated[
         tuple[str, ...],
-        _text(
-            "Client networks that are proxied, whatever `mode` and `redirect_networks` say.", form="networks"
-        ),
+        _text("Client networks that are proxied, whatever `mode` and `redirect_networks` say.", form="networks"),
     ] = ()
     presign_expires: Annotated[
         float,
@@ -267,37 +247,27 @@ class MountConfig(Section, frozen=True, kw_only=True):
 class LimitsConfig(Section, frozen=True, kw_only=True):
     """What a client may ask of the server."""
 
-    page_size: Annotated[
-        int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 10_000)
-    ] = 1000
-    header_timeout: Annotated[float, _duration("For a client to send the head of a request.", 0.1, HOUR)] = (
-        10.0
+    page_size: Annotated[int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 10_000)] = (
+        1000
     )
+    header_timeout: Annotated[float, _duration("For a client to send the head of a request.", 0.1, HOUR)] = 10.0
     body_idle_timeout: Annotated[
         float, _duration("Without a byte of a request's body, before the client is cut off.", 0.1, DAY)
     ] = 60.0
-    keep_alive: Annotated[
-        float, _duration("An idle connection is kept open for the next request.", 0.0, DAY)
-    ] = 75.0
+    keep_alive: Annotated[float, _duration("An idle connection is kept open for the next request.", 0.0, DAY)] = 75.0
     request_head: Annotated[int, _size("Largest request line with headers.", 4 * KIB, MIB)] = 32 * KIB
     shutdown_grace: Annotated[
         float, _duration("For running requests to end when the server is told to stop.", 0.0, DAY)
     ] = 20.0
     max_connections: Annotated[int, _count("Client connections, for each worker.", 1, 1_000_000)] = 1024
-    backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = (
-        1024
-    )
+    backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = 1024
 
 
 class LogConfig(Section, frozen=True, kw_only=True):
     """What is written to standard error."""
 
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], _text("Least severity that is written.")
-    ] = "info"
-    format: Annotated[Literal["json", "text"], _text("`json`: one object a line. `text`: for people.")] = (
-        "json"
-    )
+    level: Annotated[Literal["debug", "info", "warning", "error"], _text("Least severity that is written.")] = "info"
+    format: Annotated[Literal["json", "text"], _text("`json`: one object a line. `text`: for people.")] = "json"
     access: Annotated[bool, _text("Write one line for each request.")] = True
 
 
@@ -325,6 +295,4 @@ class Config(Section, frozen=True, kw_only=True):
         try:
             return msgspec.json.decode(data, type=cls)
         except msgspec.DecodeError:
-            raise ValueError(
-                "the configuration handed to this process is not one this version wrote"
-            ) from None
+            raise ValueError("the configuration handed to this process is not one this version wrote") from None

@@ -2,7 +2,7 @@
 
 Services that speak S3 differ where it matters most: some ignore the conditions of a write, so that two pushes
 overwrite each other, and say nothing. So nothing is believed here: each check writes, races, and looks.
-Everything is written under ``probe/<id>/`` and ``data/~probe/<id>-…``, and removed again.
+Everything is written under ``probe/`` and ``data/~probe/``, with a random id in its name, and removed again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ async def probe(
 ) -> ProbeReport:
     """Tries the store, which was started, and says what it does.
 
-    ``ids`` gives random names of ``[a-z0-9]``. ``quick`` keeps to what a server must refuse on: a hundred or
+    ``ids`` gives random names of ``[a-z0-9]`` that never repeat. ``quick`` keeps to what a server must refuse on: a hundred or
     so small requests. ``clock``: POSIX seconds of this machine. ``progress`` is told the name of each check as
     it begins. Raises `StoreError` where the store cannot be used at all: down, no such bucket, no right to
     write.

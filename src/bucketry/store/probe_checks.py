@@ -51,25 +51,28 @@ class Found(Exception):
 
 
 class Scratch:
-    """The store, as checks use it: it remembers what to remove. ``clock`` gives POSIX seconds."""
+    """The store, as checks use it: it remembers what to remove. ``clock`` gives POSIX seconds.
+
+    The id is in the last part of each key, not in a folder of its own: a local store keeps its empty folders,
+    and each start of a server would leave some.
+    """
 
     def __init__(self, store: Store, id_: str, *, quick: bool, clock: Callable[[], float]) -> None:
         self.store = store
-        self.prefix = f"probe/{id_}/"
-        self.bulk = f"{BULK_PREFIX}~probe/{id_}-"
+        self.id = id_
         self.quick = quick
         self.clock = clock
         self._keys: dict[str, None] = {}
         self._uploads: dict[tuple[str, str], None] = {}
 
-    def key(self, name: str) -> str:
-        """A key that is removed in the end, whoever writes it."""
-        key = self.prefix + name
-        self._keys[key] = None
-        return key
+    def key(self, name: str, folder: str = "") -> str:
+        """A key that is removed in the end, whoever writes it. ``folder`` is empty or ends with ``/``."""
+        return self._remember(f"probe/{folder}{self.id}-{name}")
 
     def bulk_key(self, name: str) -> str:
-        key = self.bulk + name
+        return self._remember(f"{BULK_PREFIX}~probe/{self.id}-{name}")
+
+    def _remember(self, key: str) -> str:
         self._keys[key] = None
         return key
 
@@ -89,16 +92,20 @@ class Scratch:
     async def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         return b"".join([piece async for piece in self.store.read(key, start, stop)])
 
-    async def pages(self, prefix: str, limit: int) -> list[str]:
-        """Every key below the prefix, from pages of ``limit``."""
-        keys: list[str] = []
+    async def pages(self, folder: str, limit: int) -> list[str]:
+        """This probe's keys in a folder, from pages of ``limit``, in the order the store gives them."""
+        keys: dict[str, None] = {}
+        after = None
         while True:
-            page = await self.store.list(prefix, after=keys[-1] if keys else None, limit=limit)
-            keys += [found.key for found in page.objects]
-            if not page.more:
-                return keys
-            if not page.objects or len(keys) > len(self._keys):
-                raise Found("broken", "the pages of a list never end", "no list could be read to its end")
+            page = await self.store.list(f"probe/{folder}", after=after, limit=limit)
+            for found in page.objects:
+                if found.key in keys:
+                    raise Found("broken", "the pages of a list give a key twice", "lists would never end")
+                keys[found.key] = None
+            if not page.more or not page.objects:
+                # A probe that runs now, or was killed once, may have keys there too.
+                return [key for key in keys if self.id in key]
+            after = page.objects[-1].key
 
     async def create_multipart(self, key: str) -> str:
         upload_id = await self.store.create_multipart(key, part_size=MIN_PART)
@@ -113,7 +120,7 @@ class Scratch:
                     await self.store.abort_multipart(key, upload_id)
                 await self.store.delete_many(list(self._keys))
         except (StoreError, TimeoutError) as error:
-            return str(error) or "it took too long", f"remove {self.prefix} and {self.bulk}* yourself"
+            return str(error) or "it took too long", f"remove the keys with {self.id} in them yourself"
         return None
 
 
@@ -124,7 +131,7 @@ CheckFunction: TypeAlias = Callable[[Scratch], Awaitable[Answer]]
 
 
 async def _round_trip(scratch: Scratch) -> Answer:
-    body = f"bucketry probe {scratch.prefix}".encode()
+    body = f"bucketry probe {scratch.id}".encode()
     started = time.perf_counter()
     etag = await scratch.put("round-trip", body)
     found = await scratch.store.get(scratch.key("round-trip"))
@@ -151,7 +158,7 @@ async def _race(scratch: Scratch, name: str, condition: Condition, round_: int) 
             return False
         return True
 
-    bodies = [f"{scratch.prefix} round {round_} writer {writer}".encode() for writer in range(WRITERS)]
+    bodies = [f"{scratch.id} round {round_} writer {writer}".encode() for writer in range(WRITERS)]
     results = await asyncio.gather(*(write(body) for body in bodies), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     won = [body for body, result in zip(bodies, results, strict=True) if result is True]
@@ -212,31 +219,28 @@ _STALE = "a replica could act on what is no more; no registry can be kept there"
 
 
 async def _strong_reads(scratch: Scratch) -> Answer:
-    key = scratch.key("strong/object")
+    key = scratch.key("object", "strong/")
     rounds = 2 if scratch.quick else 5
     for round_ in range(rounds):
         for version in (b"first", b"second, longer"):
-            etag = await scratch.put("strong/object", b"%s %d" % (version, round_))
+            body = b"%s %d" % (version, round_)
+            etag = await scratch.store.put(key, body)
             got, head = await scratch.store.get(key), await scratch.store.head(key)
-            page = await scratch.store.list(scratch.prefix + "strong/")
-            if got.body != b"%s %d" % (version, round_) or head.etag != etag or head.size != len(got.body):
+            if got.body != body or head.etag != etag or head.size != len(body):
                 raise Found("broken", "a read after a write gave the object as it was before", _STALE)
-            if [(found.key, found.size) for found in page.objects] != [(key, head.size)]:
-                raise Found("broken", "a list after a write does not hold the object as it is", _STALE)
+            if await scratch.pages("strong/", 1000) != [key]:
+                raise Found("broken", "a list after a write does not hold the object", _STALE)
         await scratch.store.delete(key)
-        page = await scratch.store.list(scratch.prefix + "strong/")
-        if await scratch.exists(key) or page.objects or page.more:
+        if await scratch.exists(key) or await scratch.pages("strong/", 1000):
             raise Found("broken", "a deleted object can still be seen", _STALE)
         try:
             await scratch.store.get(key)
         except NotFound:
             continue
         raise Found("broken", "a deleted object can still be read", _STALE)
-    await scratch.store.delete(key)  # one that is missing is no error
-    return (
-        "reads and lists see every write, overwrite and delete at once",
-        "any replica can answer any request",
-    )
+    await scratch.store.delete(key)  # of one that is missing: no error
+    seen = "reads and lists see every write, overwrite and delete at once"
+    return seen, "any replica can answer any request"
 
 
 async def _metadata(scratch: Scratch) -> Answer:
@@ -253,34 +257,34 @@ async def _metadata(scratch: Scratch) -> Answer:
 
 
 async def _list(scratch: Scratch) -> Answer:
-    names = sorted(["0", "A", "Z", "a", "a-b", "a.b", "a0", "a_b", "ab", "b", "v1.10", "v1.9", "z~"])
+    names = ["0", "A", "Z", "a", "a-b", "a.b", "a0", "a_b", "ab", "b", "v1.10", "v1.9", "z~"]
     if scratch.quick:
         names = names[::3]
-    prefix = scratch.prefix + "list/"
-    await asyncio.gather(*(scratch.put("list/" + name, name.encode()) for name in names))
+    keys = sorted(scratch.key(name, "list/") for name in names)
+    await asyncio.gather(*(scratch.store.put(key, b"") for key in keys))
     means = "lists of tags and repositories would leave some out"
     for limit in (3, 1000):
-        listed = await scratch.pages(prefix, limit)
-        if sorted(listed) != [prefix + name for name in names]:
-            raise Found("broken", f"pages of {limit} do not give every key once", means)
-        if listed != sorted(listed):
+        listed = await scratch.pages("list/", limit)
+        if sorted(listed) != keys:
+            raise Found("broken", f"pages of {limit} do not give every key", means)
+        if listed != keys:
             raise Found("broken", "names are not listed in byte order", means)
-    between = names[len(names) // 2] + "-"
-    page = await scratch.store.list(prefix, after=prefix + between)
-    if [found.key for found in page.objects] != [prefix + name for name in names if name > between]:
+    between = keys[len(keys) // 2] + "-"
+    page = await scratch.store.list("probe/list/", after=between)
+    if [found.key for found in page.objects if scratch.id in found.key] != [k for k in keys if k > between]:
         raise Found("broken", "a list cannot go on after a key that does not exist", means)
     return "byte order, every key once, on pages of any size", "lists of tags come in order, page by page"
 
 
 async def _list_deep(scratch: Scratch) -> Answer:
-    names = ["a-b", "a/b", "a/b/c", "a0", "a.b/c"]
-    prefix = scratch.prefix + "deep/"
-    await asyncio.gather(*(scratch.put("deep/" + name, b"") for name in names))
-    by_one = await scratch.pages(prefix, 1)
-    at_once = await scratch.pages(prefix, 1000)
-    if sorted(at_once) != sorted(prefix + name for name in names) or by_one != at_once:
+    # What is below "d/" comes after "d-…" byte by byte, and before it where folders are folders.
+    keys = [scratch.key("key", f"deep/{folder}") for folder in ("d-", "d/", "d/e/", "d.e/", "d0")]
+    await asyncio.gather(*(scratch.store.put(key, b"") for key in keys))
+    by_one = await scratch.pages("deep/", 1)
+    at_once = await scratch.pages("deep/", 1000)
+    if sorted(at_once) != sorted(keys) or by_one != at_once:
         seen = "names with / are not listed in one order, once each, on pages of any size"
-        raise Found("broken", seen, "old uploads could be overlooked")
+        raise Found("broken", seen, "some abandoned uploads could be overlooked")
     order = "byte order" if at_once == sorted(at_once) else "directory order"
     return f"{order}, the same on pages of any size", "bucketry needs no more"
 
@@ -296,13 +300,12 @@ async def _ranges(scratch: Scratch) -> Answer:
 
 
 async def _delete_many(scratch: Scratch) -> Answer:
-    keys = [scratch.key(f"many/{name}") for name in ("a", "b", "never-was", "c")]
-    kept = scratch.key("many/kept")
-    await asyncio.gather(*(scratch.store.put(key, b"") for key in (keys[0], keys[1], keys[3], kept)))
-    await scratch.store.delete_many(keys)
-    left = await scratch.pages(scratch.prefix + "many/", 1000)
-    if left != [kept]:
-        raise Found("broken", f"{len(left)} keys are left instead of 1", "space could not be freed")
+    keys = [scratch.key(name, "many/") for name in ("a", "b", "c")]
+    never_was, kept = scratch.key("never-was", "many/"), scratch.key("kept", "many/")
+    await asyncio.gather(*(scratch.store.put(key, b"") for key in [*keys, kept]))
+    await scratch.store.delete_many([*keys, never_was])
+    if await scratch.pages("many/", 1000) != [kept]:
+        raise Found("broken", "not just those named are gone", "space could not be freed")
     return "those named are gone, no other", "space is freed in few requests"
 
 
