@@ -1,0 +1,26 @@
+"""The verbs of the distribution spec over an object store. It knows no HTTP."""
+
+from __future__ import annotations
+
+from bucketry.registry.blobs import Blob
+from bucketry.registry.manifests import Pushed, StoredManifest
+from bucketry.registry.parts import BodyInterrupted
+from bucketry.registry.registry import NewerFormat, Registry
+from bucketry.registry.settings import Clock, Ids, RandomIds, RegistrySettings, SystemClock
+from bucketry.registry.uploads import Chunk, Progress
+
+__all__ = [
+    "Blob",
+    "BodyInterrupted",
+    "Chunk",
+    "Clock",
+    "Ids",
+    "NewerFormat",
+    "Progress",
+    "Pushed",
+    "RandomIds",
+    "Registry",
+    "RegistrySettings",
+    "StoredManifest",
+    "SystemClock",
+]

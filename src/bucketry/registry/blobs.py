@@ -1,0 +1,226 @@
+"""Blobs of a repository: found, told of, deleted, mounted, and published once their bytes are in the store.
+
+What holds here (design, invariants 3 to 5):
+
+- A repository serves a blob because it has a link to it, and for no other reason.
+- Whoever tells a client that it need not upload renews the link first, and looks at the record after.
+- A commit writes the record, then the link. Where the record is not its own fresh one it reads it again after the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from bucketry.oci import Digest
+from bucketry.oci.errors import BlobUnknown, ManifestBlobUnknown, Unsupported
+from bucketry.registry import layout
+from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encode
+from bucketry.registry.settings import Clock, Ids, RegistrySettings
+from bucketry.registry.sharing import SharedReads
+from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, Store, StoredObject
+
+FRESH = 300.0
+"""Seconds: a record this commit made so recently cannot have been condemned.
+
+The collector leaves records alone that are younger than its grace period, which is at least an hour.
+"""
+
+CHECKS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob a repository may serve. ``size`` in bytes; ``data`` is the key of its bytes."""
+
+    digest: Digest
+    size: int
+    data: str
+
+
+class Blobs:
+    def __init__(self, store: Store, *, clock: Clock, ids: Ids, settings: RegistrySettings) -> None:
+        self._store = store
+        self._clock = clock
+        self._ids = ids
+        self._settings = settings
+        self._reads: SharedReads[StoredObject] = SharedReads(store.get)
+
+    async def find(self, repository: str, digest: Digest) -> Blob:
+        """The blob, to be read. Raises `BlobUnknown`."""
+        link, _ = await self._link(repository, digest)
+        return Blob(digest, link.size, link.data)
+
+    def read(self, blob: Blob, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes from ``start`` up to, not including, ``stop``."""
+        return self._store.read(blob.data, start, stop)
+
+    async def presign(self, blob: Blob, *, expires: float, headers: Mapping[str, str]) -> str:
+        """A URL at the store by which anyone may read the blob for ``expires`` seconds."""
+        return await self._store.presign_get(blob.data, expires=expires, response_headers=headers)
+
+    async def stat(self, repository: str, digest: Digest) -> Blob:
+        """The blob, for a client that will skip its upload because of this answer. Raises `BlobUnknown`.
+
+        So the link's lease is renewed where it is not fresh, and the answer never comes from a cache.
+        """
+        while True:
+            link, held = await self._link(repository, digest)
+            if self._clock.now() - held.info.modified < self._settings.lease_renewal:
+                return Blob(digest, link.size, link.data)
+            renewed = msgspec.structs.replace(link, nonce=self._ids.token())
+            key = layout.link(repository, digest)
+            try:
+                await self._store.put(key, encode(renewed), condition=IfMatch(held.info.etag))
+            except PreconditionFailed:
+                continue
+            if await self._revive(digest) is None:
+                await self._store.delete(key)
+                raise _unknown(repository, digest)
+            return Blob(digest, link.size, link.data)
+
+    async def require(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Raises `ManifestBlobUnknown`, naming all that are missing, unless the repository has every blob."""
+        turns = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+        async def missing(digest: Digest) -> Digest | None:
+            async with turns:
+                try:
+                    await self.stat(repository, digest)
+                except BlobUnknown:
+                    return digest
+                return None
+
+        absent = [d for d in await asyncio.gather(*map(missing, digests)) if d is not None]
+        if absent:
+            raise ManifestBlobUnknown(
+                f"the manifest names {len(absent)} blob(s) that {repository} does not have: "
+                f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}. "
+                "Push the blobs first, then the manifest.",
+                detail={"digests": [str(digest) for digest in absent]},
+            )
+
+    async def delete(self, repository: str, digest: Digest) -> None:
+        """Ends the repository's right to serve the blob; other repositories keep theirs. Raises `BlobUnknown`."""
+        if not self._settings.delete:
+            raise Unsupported("this registry does not delete: its owner set delete.enabled = false")
+        await self._link(repository, digest)
+        await self._store.delete(layout.link(repository, digest))
+
+    async def mount(self, repository: str, digest: Digest, source: str | None) -> Blob | None:
+        """Links a blob that ``source`` (or, where allowed, any repository) has. None where it cannot be: upload it."""
+        if source is None:
+            if not self._settings.mount_without_source:
+                return None
+            record = await self._revive(digest)
+            if record is None:
+                return None
+            found = Blob(digest, record.size, record.data)
+        else:
+            try:
+                found = await self.find(source, digest)
+            except BlobUnknown:
+                return None
+        key = layout.link(repository, digest)
+        await self._put_link(key, found.size, found.data)
+        if await self._revive(digest) is None:
+            await self._store.delete(key)
+            return None
+        return found
+
+    async def publish(self, repository: str, digest: Digest, size: int, data: str, *, exclusive: bool) -> Blob:
+        """Makes bytes that are in the store, and were hashed, a blob of the repository.
+
+        ``exclusive`` says that nobody else can ever name ``data``: where the blob exists already, these bytes
+        are deleted. Otherwise they are left to the collector.
+        """
+        key = layout.record(digest)
+        while True:
+            began = self._clock.monotonic()
+            record, fresh = await self._make_record(key, size, data)
+            await self._put_link(layout.link(repository, digest), record.size, record.data)
+            if fresh and self._clock.monotonic() - began < FRESH:
+                break
+            held = await self._revive(digest)
+            if held is not None and held.data == record.data:
+                break
+        if exclusive and record.data != data:
+            await self._store.delete(data)
+        return Blob(digest, record.size, record.data)
+
+    async def published_data(self, digest: Digest) -> str | None:
+        """The key of the digest's bytes, or None where no record names any."""
+        try:
+            held = await self._store.get(layout.record(digest))
+        except NotFound:
+            return None
+        record = decode(held.body, BlobRecord, held.info.key)
+        return None if record.state is BlobState.GONE else record.data
+
+    async def _link(self, repository: str, digest: Digest) -> tuple[Link, StoredObject]:
+        try:
+            held = await self._reads.get(layout.link(repository, digest))
+        except NotFound:
+            raise _unknown(repository, digest) from None
+        return decode(held.body, Link, held.info.key), held
+
+    async def _put_link(self, key: str, size: int, data: str) -> None:
+        await self._store.put(key, encode(Link(size=size, data=data, nonce=self._ids.token())))
+
+    async def _make_record(self, key: str, size: int, data: str) -> tuple[BlobRecord, bool]:
+        """A live record for the bytes, and whether this call made it live with these very bytes."""
+        ours = BlobRecord(
+            state=BlobState.LIVE, size=size, data=data, nonce=self._ids.token(), created=self._clock.now()
+        )
+        while True:
+            try:
+                await self._store.put(key, encode(ours), condition=IF_ABSENT)
+            except PreconditionFailed:
+                pass
+            else:
+                return ours, True
+            try:
+                held = await self._store.get(key)
+            except NotFound:
+                continue
+            record = decode(held.body, BlobRecord, key)
+            if record.state is BlobState.LIVE:
+                return record, False
+            if record.state is BlobState.GONE:
+                # Rare, and the session may be a day old: these bytes must still be there before a record names them.
+                await self._store.head(data)
+                revived = ours
+            else:
+                revived = msgspec.structs.replace(record, state=BlobState.LIVE, nonce=self._ids.token())
+            try:
+                await self._store.put(key, encode(revived), condition=IfMatch(held.info.etag))
+            except PreconditionFailed:
+                continue
+            return revived, False
+
+    async def _revive(self, digest: Digest) -> BlobRecord | None:
+        """The live record, rescued where it was condemned; None where the digest has no bytes any more."""
+        key = layout.record(digest)
+        while True:
+            try:
+                held = await self._store.get(key)
+            except NotFound:
+                return None
+            record = decode(held.body, BlobRecord, key)
+            if record.state is BlobState.LIVE:
+                return record
+            if record.state is BlobState.GONE:
+                return None
+            revived = msgspec.structs.replace(record, state=BlobState.LIVE, nonce=self._ids.token())
+            try:
+                await self._store.put(key, encode(revived), condition=IfMatch(held.info.etag))
+            except PreconditionFailed:
+                continue
+            return revived
+
+
+def _unknown(repository: str, digest: Digest) -> BlobUnknown:
+    return BlobUnknown(f"{repository} has no blob {digest}", detail={"digest": str(digest)})

@@ -1,0 +1,506 @@
+"""The upload engine: the spec's ways to push a blob ("Pushing blobs"), over any store, continued by any replica.
+
+What is hashed is what is committed (invariant 1), because of who may write what:
+
+- Bulk keys are random and made by one attempt. A first chunk that is larger than a part makes a multipart upload
+  of its own; it becomes the session's by the compare-and-swap that saves the session, or is aborted.
+- A later chunk that has a part to send reserves part numbers in the session first, by compare-and-swap. Numbers are
+  never given out twice, so a writer that was superseded cannot touch what its successor sent.
+- The number of the last part of a commit is no other's: a commit of just that state of the session may use it without
+  reserving it, as any two such commits send the same bytes. Whoever moves the session on skips it.
+- A commit of a multipart upload claims the session, with its final list of parts, before it completes it.
+
+No blob is read back, but where its hash could not be carried along: the client committed an algorithm that it
+had not declared, or a replica has no libcrypto. Then the bytes are hashed from the store before they are published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import msgspec
+
+from bucketry import hashing
+from bucketry.oci import Digest
+from bucketry.oci.errors import DigestMismatch, RangeInvalid, SizeInvalid, UploadInvalid, UploadUnknown
+from bucketry.registry import layout
+from bucketry.registry.blobs import Blob, Blobs
+from bucketry.registry.budget import MemoryBudget, Reservation
+from bucketry.registry.ended import EndedSessions
+from bucketry.registry.parts import PartStream
+from bucketry.registry.sessions import UNDECLARED, Held, Session, Sessions, State, Ticket
+from bucketry.registry.settings import Ids, RegistrySettings
+from bucketry.store.contract import Buffer, InvalidPart, NotFound, PreconditionFailed, Store, UploadNotFound
+
+RESERVED_NUMBERS = 64
+"""Part numbers that a chunk of unknown length reserves at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where an upload stands: ``offset`` bytes are held; ``stored`` says whether the store has the session yet."""
+
+    session_id: str
+    offset: int
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A body and what the request says of it.
+
+    ``start`` is where it begins in the blob (None: where the session stands); ``length`` its bytes (None: unknown).
+    """
+
+    body: AsyncIterator[bytes]
+    length: int | None = None
+    start: int | None = None
+
+
+class Uploads:
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        sessions: Sessions,
+        ended: EndedSessions,
+        *,
+        ids: Ids,
+        settings: RegistrySettings,
+        native_hash: bool = True,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._sessions = sessions
+        self._ended = ended
+        self._ids = ids
+        self._settings = settings
+        self._native = native_hash
+        self.budget = MemoryBudget(settings.memory)
+
+    def begin(self, repository: str, principal: str, algorithm: str | None = None) -> Progress:
+        """A new session ("Pushing a blob in chunks"), for a digest of ``algorithm`` where the client says so."""
+        return Progress(self._sessions.begin(repository, principal, algorithm), 0, False)
+
+    async def status(self, repository: str, principal: str, session_id: str) -> Progress:
+        ticket = self._check(session_id, repository, principal)
+        held = await self._sessions.load(ticket)
+        if held is None:
+            return Progress(session_id, 0, False)
+        _check_not_cancelled(held.session)
+        return Progress(session_id, held.session.size, True)
+
+    async def cancel(self, repository: str, principal: str, session_id: str) -> None:
+        """Ends the session. Bytes that a commit may be publishing right now are left to the sweeper."""
+        ticket = self._check(session_id, repository, principal)
+        while True:
+            held = await self._sessions.load(ticket)
+            session = self._new_session(ticket) if held is None else held.session
+            _check_not_cancelled(session)
+            if session.state is State.COMMITTING:
+                raise UploadInvalid("the upload is being committed and cannot be cancelled any more")
+            cancelled = msgspec.structs.replace(session, state=State.CANCELLED)
+            try:
+                await self._sessions.save(ticket.key, cancelled, b"", None if held is None else held.etag)
+            except PreconditionFailed:
+                continue
+            if session.upload is not None and session.data is not None:
+                await self._store.abort_multipart(session.data, session.upload)
+            return
+
+    async def append(
+        self, repository: str, principal: str, session_id: str, chunk: Chunk, *, continued: bool
+    ) -> Progress:
+        """Takes a chunk (PATCH). ``continued`` says that the client has been told of a chunk before.
+
+        What arrived of a chunk that is interrupted is kept, and the interruption raised.
+        Raises `RangeInvalid` for a chunk out of order, or one that lost to a concurrent one; `UploadUnknown`.
+        """
+        ticket = self._check(session_id, repository, principal)
+        if continued or chunk.start:
+            with await self.budget.reserve(self._settings.part_size) as reservation:
+                held = await self._sessions.load(ticket)
+                session = self._new_session(ticket) if held is None else held.session
+                _check_open(session)
+                _check_start(chunk, session.size)
+                stream, keeper = await self._continue(ticket, held, session, chunk, reservation.hand_over())
+        else:
+            session = self._new_session(ticket)
+            stream, keeper = await self._continue(ticket, None, session, chunk, None)
+        with _translated():
+            try:
+                interrupted = await stream.feed(chunk.body, length=chunk.length)
+                if interrupted is None:
+                    _check_length(chunk, stream.size - session.size)
+                if stream.size > session.size:
+                    await self._save(
+                        ticket, keeper, session, stream, streamed=chunk.start is None and interrupted is None
+                    )
+                else:
+                    await stream.settle()
+            except BaseException:
+                await stream.discard()
+                raise
+        stream.release()
+        if interrupted is not None:
+            raise interrupted
+        if keeper.held is None:
+            return Progress(session_id, 0, False)
+        return Progress(session_id, keeper.held.session.size, True)
+
+    async def push(self, repository: str, digest: Digest, chunk: Chunk) -> Blob:
+        """A whole blob in one request (a single POST, or a PUT to a session that has had no chunk)."""
+        stream = self._stream(hashing.new(digest.algorithm, native=self._native))
+        try:
+            interrupted = await stream.feed(chunk.body, length=chunk.length)
+            if interrupted is not None:
+                raise interrupted
+            _check_length(chunk, stream.size)
+            if stream.upload is None:
+                await stream.settle()
+                _check_digest(digest, stream.hasher.hexdigest())
+                await self._store.put(stream.key, stream.rest())
+            else:
+                await stream.ship()
+                await stream.settle()
+                _check_digest(digest, stream.hasher.hexdigest())
+                await self._store.complete_multipart(stream.key, stream.upload, stream.shipped)
+                stream.made_upload = False
+        except BaseException:
+            await stream.discard()
+            raise
+        size = stream.size
+        stream.release()
+        return await self._blobs.publish(repository, digest, size, stream.key, exclusive=True)
+
+    async def commit(
+        self,
+        repository: str,
+        principal: str,
+        session_id: str,
+        digest: Digest,
+        chunk: Chunk | None,
+        *,
+        continued: bool,
+    ) -> Blob:
+        """Closes a session (PUT), after a last ``chunk`` where the request has one. May be tried again after a failure.
+
+        Raises `DigestMismatch`: the session stays open where no more was sent; `UploadUnknown`, `RangeInvalid`.
+        """
+        try:
+            ticket = self._check(session_id, repository, principal)
+        except UploadUnknown:
+            if self._ended.digest(session_id) == digest:
+                return await self._blobs.stat(repository, digest)  # Its answer was lost, and it is asked again.
+            raise
+        if chunk is not None and not continued and not chunk.start:
+            return await self._push_to_new(ticket, digest, chunk)
+        with await self.budget.reserve(self._settings.part_size) as reservation:
+            held = await self._sessions.load(ticket)
+            session = self._new_session(ticket) if held is None else held.session
+            _check_not_cancelled(session)
+            if session.state is State.COMMITTING:
+                with _translated():
+                    return await self._finish(ticket, session, digest)
+            if chunk is not None:
+                _check_start(chunk, session.size)
+            elif session.sealed and session.data is not None:
+                with _translated():
+                    await self._verify(session, session.data, digest)
+                    return await self._publish(ticket, session, session.data, digest)
+            stream, keeper = await self._continue(ticket, held, session, chunk, reservation.hand_over())
+        with _translated():
+            try:
+                if chunk is not None:
+                    await self._feed_last(ticket, keeper, session, stream, chunk)
+                if stream.upload is None:
+                    return await self._commit_buffered(ticket, stream, digest)
+                claimed = await self._claim(ticket, keeper, session, stream, digest)
+            except BaseException:
+                await stream.discard()
+                raise
+            stream.release()
+            return await self._finish(ticket, claimed, digest)
+
+    async def _push_to_new(self, ticket: Ticket, digest: Digest, chunk: Chunk) -> Blob:
+        try:
+            blob = await self.push(ticket.repository, digest, chunk)
+        except DigestMismatch:
+            held = await self._sessions.load(ticket)
+            if held is None or held.session.size == 0:
+                raise
+            raise UploadInvalid(
+                f"the session holds {held.session.size} bytes already, and the request did not go to the Location that "
+                "the last chunk was answered with. Send the last chunk there."
+            ) from None
+        self._ended.add(ticket.session_id, digest, None)
+        return blob
+
+    async def _feed_last(
+        self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, chunk: Chunk
+    ) -> None:
+        interrupted = await stream.feed(chunk.body, length=chunk.length)
+        received = stream.size - session.size
+        if interrupted is None:
+            _check_length(chunk, received)
+            return
+        if received:
+            await self._save(ticket, keeper, session, stream, streamed=False)
+        raise interrupted
+
+    async def _commit_buffered(self, ticket: Ticket, stream: PartStream, digest: Digest) -> Blob:
+        """All of the blob is at hand, so it is one object, and whatever algorithm was asked for can be computed."""
+        await stream.settle()
+        found = stream.hasher.hexdigest()
+        if stream.hasher.algorithm != digest.algorithm or stream.hasher.length != stream.size:
+            found = (await asyncio.to_thread(Digest.of, stream.rest(), digest.algorithm)).hex
+        _check_digest(digest, found)
+        await self._store.put(stream.key, stream.rest())
+        size = stream.size
+        stream.release()
+        blob = await self._blobs.publish(ticket.repository, digest, size, stream.key, exclusive=True)
+        self._ended.add(ticket.session_id, digest, ticket.key)
+        return blob
+
+    async def _claim(
+        self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, digest: Digest
+    ) -> Session:
+        """Freezes the session with all its parts, so that nothing can be added between the check and the commit."""
+        if stream.rest():
+            await stream.ship()
+        await stream.settle()
+        state = _hash_state(stream)
+        if state is not None and stream.hasher.algorithm == digest.algorithm:
+            _check_digest(digest, stream.hasher.hexdigest())
+        claim = msgspec.structs.replace(
+            _with_parts(session, stream),
+            state=State.COMMITTING,
+            digest=str(digest),
+            size=stream.size,
+            algorithm=stream.hasher.algorithm,
+            hash=state,
+        )
+        held = await self._replace(ticket, keeper, claim, b"")
+        stream.made_upload = False
+        return held.session
+
+    async def _finish(self, ticket: Ticket, session: Session, digest: Digest) -> Blob:
+        """Completes a claimed session: the first time, or again after a commit whose answer was lost."""
+        if session.digest != str(digest):
+            raise UploadInvalid(f"the session is being committed as {session.digest}, and cannot become {digest}")
+        assert session.data is not None
+        assert session.upload is not None
+        await self._store.complete_multipart(session.data, session.upload, session.stored_parts())
+        try:
+            await self._verify(session, session.data, digest)
+        except DigestMismatch:
+            # It was read back, so the session was claimed already: its bytes are of no use to anyone.
+            await self._store.delete_many([session.data, ticket.key])
+            self._ended.add(ticket.session_id, None, None)
+            raise
+        return await self._publish(ticket, session, session.data, digest)
+
+    async def _publish(self, ticket: Ticket, session: Session, data: str, digest: Digest) -> Blob:
+        blob = await self._blobs.publish(ticket.repository, digest, session.size, data, exclusive=False)
+        self._ended.add(ticket.session_id, digest, ticket.key)
+        return blob
+
+    async def _verify(self, session: Session, data: str, digest: Digest) -> None:
+        """Compares the digest with the session's hash, or, where that is of no help, with the stored bytes."""
+        hasher = self._restored(session) if session.algorithm == digest.algorithm else None
+        if hasher is None:
+            hasher = hashing.new(digest.algorithm, native=self._native)
+            async for piece in self._store.read(data):
+                await asyncio.to_thread(hasher.update, piece)
+        _check_digest(digest, hasher.hexdigest())
+
+    async def _save(
+        self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, *, streamed: bool
+    ) -> None:
+        """Keeps what a chunk brought. ``streamed``: the client sends all in one chunk, so no other will follow."""
+        if stream.rest_is_full() and not streamed:
+            await stream.ship()
+        await stream.settle()
+        kept = msgspec.structs.replace(
+            _with_parts(session, stream),
+            size=stream.size,
+            algorithm=stream.hasher.algorithm,
+            hash=_hash_state(stream),
+            next_number=max(stream.next_number, session.unreserved_number()),
+        )
+        if streamed and stream.upload is None and keeper.held is None:
+            await self._store.put(stream.key, stream.rest())
+            kept = msgspec.structs.replace(kept, sealed=True, data=stream.key)
+            try:
+                await self._replace(ticket, keeper, kept, b"")
+            except RangeInvalid:
+                await self._store.delete(stream.key)
+                raise
+        else:
+            await self._replace(ticket, keeper, kept, stream.rest())
+        stream.made_upload = False
+
+    async def _replace(self, ticket: Ticket, keeper: _Keeper, session: Session, tail: Buffer) -> Held:
+        try:
+            keeper.held = await self._sessions.save(ticket.key, session, tail, keeper.etag)
+        except PreconditionFailed:
+            now = await self._sessions.load(ticket)
+            raise RangeInvalid(
+                "another request continued this upload meanwhile, and this one was not taken. "
+                "Ask for the status of the upload, and go on from there.",
+                offset=None if now is None else now.session.size,
+            ) from None
+        return keeper.held
+
+    async def _continue(
+        self,
+        ticket: Ticket,
+        held: Held | None,
+        session: Session,
+        chunk: Chunk | None,
+        reservation: Reservation | None,
+    ) -> tuple[PartStream, _Keeper]:
+        """A stream that goes on where the session stands, to take a chunk or (None) to close the session."""
+        keeper = _Keeper(held)
+        tail: Buffer = b"" if held is None else held.tail
+        if session.sealed and session.data is not None:
+            tail = (await self._store.get(session.data, limit=session.size)).body
+        part_size = session.part_size or self._settings.part_size
+
+        async def reserve() -> tuple[int, int]:
+            now = session if keeper.held is None else keeper.held.session
+            count = RESERVED_NUMBERS
+            if chunk is None:
+                count = 1
+            elif chunk.length is not None and not now.reserved:
+                count = -(-(len(tail) + chunk.length) // part_size)
+            first = now.unreserved_number()
+            wider = msgspec.structs.replace(session, next_number=first + count, reserved=True)
+            await self._replace(ticket, keeper, wider, tail)
+            return first, first + count - 1
+
+        shared = session.upload is not None and (chunk is not None or session.reserved)
+        stream = PartStream(
+            self._store,
+            self.budget,
+            self._restored(session) or hashing.new(session.algorithm, native=self._native),
+            key=session.data if session.upload and session.data else layout.data(self._ids.token()),
+            part_size=part_size,
+            parallel=self._settings.parallel_parts,
+            offset=session.size - len(tail),
+            tail=tail,
+            upload=session.upload,
+            first_number=session.next_number,
+            numbers=reserve if shared else None,
+            reservation=reservation,
+        )
+        return stream, keeper
+
+    def _stream(self, hasher: hashing.Hasher) -> PartStream:
+        return PartStream(
+            self._store,
+            self.budget,
+            hasher,
+            key=layout.data(self._ids.token()),
+            part_size=self._settings.part_size,
+            parallel=self._settings.parallel_parts,
+        )
+
+    def _new_session(self, ticket: Ticket) -> Session:
+        return Session(
+            nonce="",
+            repository=ticket.repository,
+            algorithm="sha256" if ticket.algorithm == UNDECLARED else ticket.algorithm,
+        )
+
+    def _restored(self, session: Session) -> hashing.Hasher | None:
+        if session.hash is None:
+            return None
+        try:
+            return hashing.restore(session.algorithm, session.hash, native=self._native)
+        except hashing.NotResumable:
+            return None
+
+    def _check(self, session_id: str, repository: str, principal: str) -> Ticket:
+        ticket = self._sessions.check(session_id, repository, principal)
+        if session_id in self._ended:
+            raise UploadUnknown("the upload has ended. Start again with POST …/blobs/uploads/")
+        return ticket
+
+
+class _Keeper:
+    """The session's newest state that this request knows of: what its next compare-and-swap must match."""
+
+    def __init__(self, held: Held | None) -> None:
+        self.held = held
+
+    @property
+    def etag(self) -> str | None:
+        return None if self.held is None else self.held.etag
+
+
+def _hash_state(stream: PartStream) -> bytes | None:
+    """The state to store: only of a hash that has seen every byte from the first."""
+    return stream.hasher.state() if stream.hasher.length == stream.size else None
+
+
+def _with_parts(session: Session, stream: PartStream) -> Session:
+    """The session with what the stream shipped, and no reservation any more."""
+    shipped = tuple((part.number, part.size, part.etag) for part in stream.shipped)
+    return msgspec.structs.replace(
+        session,
+        sealed=False,
+        data=stream.key if stream.upload is not None else None,
+        upload=stream.upload,
+        part_size=stream.part_size if stream.upload is not None else 0,
+        parts=session.parts + shipped,
+        next_number=stream.next_number,
+        reserved=False,
+    )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """A session whose bytes the store no longer has is no session: the sweeper or another request ended it."""
+    try:
+        yield
+    except (UploadNotFound, InvalidPart, NotFound) as error:
+        raise UploadUnknown(
+            f"the upload has ended, or another request took it over ({error}). Start again with POST …/blobs/uploads/"
+        ) from error
+
+
+def _check_length(chunk: Chunk, received: int) -> None:
+    if chunk.length is not None and received != chunk.length:
+        raise SizeInvalid(f"the body was announced with {chunk.length} bytes and had {received}")
+
+
+def _check_digest(digest: Digest, found: str) -> None:
+    if digest.hex != found:
+        raise DigestMismatch(
+            f"the bytes have the digest {digest.algorithm}:{found}, not {digest}: "
+            "they changed on the way, or the digest is of other bytes. Nothing was kept under that digest.",
+            detail={"expected": str(digest), "actual": f"{digest.algorithm}:{found}"},
+        )
+
+
+def _check_start(chunk: Chunk, offset: int) -> None:
+    if chunk.start is not None and chunk.start != offset:
+        raise RangeInvalid(
+            f"the chunk begins at byte {chunk.start}, and the upload stands at {offset}: chunks go in order",
+            offset=offset,
+        )
+
+
+def _check_not_cancelled(session: Session) -> None:
+    if session.state is State.CANCELLED:
+        raise UploadUnknown("the upload was cancelled. Start again with POST …/blobs/uploads/")
+
+
+def _check_open(session: Session) -> None:
+    _check_not_cancelled(session)
+    if session.state is State.COMMITTING:
+        raise UploadInvalid("the upload is being committed, and takes no more chunks")
