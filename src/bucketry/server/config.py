@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from bucketry.server.sections import (
     MAX_DEFAULT_WORKERS,
     CatalogConfig,
@@ -137,6 +139,9 @@ def load(file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]
             raise ConfigError(f"{key} ({origin}): {show_given(setting, raw)} {error}") from None
         origins[key] = origin
     sections: dict[str, typing.Any] = {section: cls(**values[section]) for section, cls in SECTIONS.items()}
+    server, store = sections["server"], sections["store"]
+    if store.url.lower() == "memory:" and server.workers == 0:
+        sections["server"] = msgspec.structs.replace(server, workers=1)
     config = Config(**sections)
     _check_together(config, origins)
     return Loaded(config, origins)
@@ -228,10 +233,17 @@ def _check_together(config: Config, origins: Mapping[str, str]) -> None:
         raise ConfigError(f"store.{present} ({origins[f'store.{present}']}) needs store.{missing} beside it")
     if store.session_token is not None and store.access_key_id is None:
         raise ConfigError("store.session_token needs store.access_key_id and store.secret_access_key beside it")
-    if store.profile is not None and store.access_key_id is not None:
-        raise ConfigError("store.profile and store.access_key_id answer the same question; set one of them")
-    if store.sse_kms_key_id is not None and not (store.sse or "").startswith("aws:kms"):
-        raise ConfigError('store.sse_kms_key_id needs store.sse = "aws:kms" (or "aws:kms:dsse")')
+    who = {"profile": store.profile, "access_key_id": store.access_key_id, "anonymous": store.anonymous or None}
+    several = [f"store.{name}" for name, value in who.items() if value is not None]
+    if len(several) > 1:
+        raise ConfigError(f"{' and '.join(several)} answer the same question; set one of them")
+    if store.sse_kms_key_id is not None and store.sse != "aws:kms":
+        raise ConfigError('store.sse_kms_key_id needs store.sse = "aws:kms"')
+    if store.url.lower() == "memory:" and config.server.workers > 1:
+        raise ConfigError(
+            f"server.workers ({origins['server.workers']}): a store in memory (store.url) has one worker: "
+            "others would not see it"
+        )
     # By the most workers the setting may mean: a file that is right here is then right on any machine.
     workers = config.server.worker_count(MAX_DEFAULT_WORKERS)
     if upload.memory < upload.part_size * workers:

@@ -6,6 +6,7 @@ bytes, durations are seconds. `bucketry.server.config` reads these from files, v
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from msgspec import Meta
 
 from bucketry.server.units import split_listen
 from bucketry.server.values import MASK
+from bucketry.store.open import StoreOptions
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -102,7 +104,7 @@ class StoreConfig(Section, frozen=True, kw_only=True):
         str,
         _text(
             "`s3://BUCKET/PREFIX`, a folder (`file:/srv/registry` or a plain path, relative to the current "
-            "directory), or `memory:` (gone when the server stops)."
+            "directory), or `memory:` (one worker, and gone when the server stops)."
         ),
     ] = "./bucketry-data"
     endpoint: Annotated[
@@ -119,11 +121,21 @@ class StoreConfig(Section, frozen=True, kw_only=True):
         ),
     ] = "auto"
     checksum: Annotated[
-        Literal["auto", "none", "crc32", "sha256"],
-        _text("Checksum sent with every upload. `auto` sends one where the service is known to take it."),
+        Literal["auto", "none", "md5", "crc32", "sha256"],
+        _text(
+            "Checksum by which the service verifies what it takes. `auto` sends MD5, which every service knows, "
+            "with all but blob bytes, whose digest is verified anyway; the others go with every body."
+        ),
     ] = "auto"
+    sign_payload: Annotated[
+        bool,
+        _text(
+            "Sign blob bytes too. It halves the throughput, and is of use over plain `http` to a service that "
+            "is not on the same machine."
+        ),
+    ] = False
     sse: Annotated[
-        Literal["AES256", "aws:kms", "aws:kms:dsse"] | None,
+        Literal["AES256", "aws:kms"] | None,
         _text("Server-side encryption to ask for. Not set: the bucket's default."),
     ] = None
     sse_kms_key_id: Annotated[str | None, _text('KMS key of `sse = "aws:kms"`. Not set: the account\'s.')] = None
@@ -134,11 +146,18 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     public_endpoint: Annotated[
         str | None,
         _text(
-            "URL of the S3 service as clients reach it, for presigned URLs, where that is not `endpoint`.",
+            "URL of the S3 service as clients reach it, for presigned URLs, where it differs from `endpoint`.",
             form="url",
         ),
     ] = None
+    ca_bundle: Annotated[
+        str | None,
+        _text("File of certificates (PEM) to trust instead of the system's. Not set: `AWS_CA_BUNDLE`."),
+    ] = None
     profile: Annotated[str | None, _text("Profile of the AWS configuration files to take credentials from.")] = None
+    anonymous: Annotated[
+        bool, _text("Sign nothing: for a bucket that anyone may read, and this server only reads.")
+    ] = False
     access_key_id: Annotated[
         str | None,
         _text("Access key. Not set: the AWS environment (variables, profile, SSO, web identity, instance role)."),
@@ -158,6 +177,11 @@ class StoreConfig(Section, frozen=True, kw_only=True):
             "loses acknowledged pushes when the machine loses power."
         ),
     ] = True
+
+    def options(self) -> StoreOptions:
+        """For `bucketry.store.open.open_store`, beside `url`."""
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in dataclasses.fields(StoreOptions)}
+        return StoreOptions(**values)
 
 
 class UploadConfig(Section, frozen=True, kw_only=True):
@@ -183,7 +207,7 @@ class UploadConfig(Section, frozen=True, kw_only=True):
     parallel_parts: Annotated[int, _count("Parts of one upload that travel to the store at once.", 1, 256)] = 8
     expire: Annotated[
         float,
-        _duration("Age, since its last byte, at which an abandoned upload is removed.", MINUTE, 365 * DAY),
+        _duration("Life of an upload session, from its beginning; what it holds is removed later.", MINUTE, 365 * DAY),
     ] = 24 * HOUR
     sweep_interval: Annotated[float, _duration("Between two looks for abandoned uploads.", 1.0, 7 * DAY)] = 10 * MINUTE
 
@@ -208,6 +232,14 @@ class DeliveryConfig(Section, frozen=True, kw_only=True):
             "server. A store that cannot presign is always proxied."
         ),
     ] = "redirect"
+    redirect_from: Annotated[
+        int,
+        _size(
+            "Blobs smaller than this are sent by the server: a redirect would take longer than they do.",
+            0,
+            GIB,
+        ),
+    ] = 256 * KIB
     redirect_networks: Annotated[
         tuple[str, ...], _text("Client networks that are redirected, whatever `mode` says.", form="networks")
     ] = ()

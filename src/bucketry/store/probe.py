@@ -56,10 +56,10 @@ async def probe(
 ) -> ProbeReport:
     """Tries the store, which was started, and says what it does.
 
-    ``ids`` gives random names of ``[a-z0-9]`` that never repeat. ``quick`` keeps to what a server must refuse on: a hundred or
-    so small requests. ``clock``: POSIX seconds of this machine. ``progress`` is told the name of each check as
-    it begins. Raises `StoreError` where the store cannot be used at all: down, no such bucket, no right to
-    write.
+    ``ids`` gives random names of ``[a-z0-9]`` that never repeat. ``quick`` keeps to what a server must refuse
+    on: a hundred or so small requests. ``clock``: POSIX seconds of this machine. ``progress`` is told the name of
+    each check as it begins. Raises `StoreError` where the store cannot be used at all: down, no such bucket, no
+    right to write.
     """
     scratch = Scratch(store, ids(), quick=quick, clock=clock)
     checks: list[Check] = []
