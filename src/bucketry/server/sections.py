@@ -155,9 +155,7 @@ class StoreConfig(Section, frozen=True, kw_only=True):
         _text("File of certificates (PEM) to trust instead of the system's. Not set: `AWS_CA_BUNDLE`."),
     ] = None
     profile: Annotated[str | None, _text("Profile of the AWS configuration files to take credentials from.")] = None
-    anonymous: Annotated[
-        bool, _text("Sign nothing: for a bucket that anyone may read, and this server only reads.")
-    ] = False
+    anonymous: Annotated[bool, _text("Sign nothing: for a bucket that is open to anyone.")] = False
     access_key_id: Annotated[
         str | None,
         _text("Access key. Not set: the AWS environment (variables, profile, SSO, web identity, instance role)."),
@@ -165,11 +163,13 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     secret_access_key: Annotated[str | None, _text("Secret of `access_key_id`.", secret=True)] = None
     session_token: Annotated[str | None, _text("Token of temporary credentials.", secret=True)] = None
     max_connections: Annotated[int, _count("Connections to the store, for each worker.", 1, 4096)] = 64
-    connect_timeout: Annotated[float, _duration("To reach the store.", 0.1, HOUR)] = 5.0
-    read_timeout: Annotated[float, _duration("Of silence, before a request to the store is given up.", 0.1, HOUR)] = (
-        60.0
-    )
-    deadline: Annotated[float, _duration("For one small request to the store, its retries included.", 0.1, HOUR)] = 30.0
+    connect_timeout: Annotated[float, _duration("How long a connection to the store may take.", 0.1, HOUR)] = 5.0
+    read_timeout: Annotated[
+        float, _duration("How long the store may be silent before a request is given up.", 0.1, HOUR)
+    ] = 60.0
+    deadline: Annotated[
+        float, _duration("How long a small request to the store may take, its retries included.", 0.1, HOUR)
+    ] = 30.0
     fsync: Annotated[
         bool,
         _text(
@@ -190,7 +190,7 @@ class UploadConfig(Section, frozen=True, kw_only=True):
     part_size: Annotated[
         int,
         _size(
-            "Bytes a part of a multipart upload. A blob has at most 10,000 parts, so `8MiB` allows 78 GiB; a "
+            "Bytes of a part of a multipart upload. A blob has at most 10,000 parts, so `8MiB` allows 78 GiB; a "
             "smaller blob than this is one request to the store.",
             5 * MIB,
             5 * GIB,
@@ -199,7 +199,7 @@ class UploadConfig(Section, frozen=True, kw_only=True):
     memory: Annotated[
         int,
         _size(
-            "For all part buffers of the server, shared by its workers. Uploads wait when it is used up.",
+            "Bytes of all part buffers of the server, shared by its workers. Uploads wait when it is used up.",
             5 * MIB,
             1024 * GIB,
         ),
@@ -209,7 +209,9 @@ class UploadConfig(Section, frozen=True, kw_only=True):
         float,
         _duration("Life of an upload session, from its beginning; what it holds is removed later.", MINUTE, 365 * DAY),
     ] = 24 * HOUR
-    sweep_interval: Annotated[float, _duration("Between two looks for abandoned uploads.", 1.0, 7 * DAY)] = 10 * MINUTE
+    sweep_interval: Annotated[float, _duration("How often abandoned uploads are looked for.", 1.0, 7 * DAY)] = (
+        10 * MINUTE
+    )
 
 
 class ManifestConfig(Section, frozen=True, kw_only=True):
@@ -282,14 +284,18 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     page_size: Annotated[int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 10_000)] = (
         1000
     )
-    header_timeout: Annotated[float, _duration("For a client to send the head of a request.", 0.1, HOUR)] = 10.0
+    header_timeout: Annotated[
+        float, _duration("How long a client may take to send the head of a request.", 0.1, HOUR)
+    ] = 10.0
     body_idle_timeout: Annotated[
-        float, _duration("Without a byte of a request's body, before the client is cut off.", 0.1, DAY)
+        float, _duration("How long a client may send nothing of a request's body before it is cut off.", 0.1, DAY)
     ] = 60.0
-    keep_alive: Annotated[float, _duration("An idle connection is kept open for the next request.", 0.0, DAY)] = 75.0
+    keep_alive: Annotated[
+        float, _duration("How long an idle connection is kept open for the next request.", 0.0, DAY)
+    ] = 75.0
     request_head: Annotated[int, _size("Largest request line with headers.", 4 * KIB, MIB)] = 32 * KIB
     shutdown_grace: Annotated[
-        float, _duration("For running requests to end when the server is told to stop.", 0.0, DAY)
+        float, _duration("How long running requests may take to end when the server is told to stop.", 0.0, DAY)
     ] = 20.0
     max_connections: Annotated[int, _count("Client connections, for each worker.", 1, 1_000_000)] = 1024
     backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = 1024

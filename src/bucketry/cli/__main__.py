@@ -1,0 +1,5 @@
+import sys
+
+from bucketry.cli import main
+
+sys.exit(main())

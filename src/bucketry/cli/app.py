@@ -1,0 +1,109 @@
+"""The commands put together, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from bucketry import __version__
+from bucketry.cli import config, doctor, serve, version
+from bucketry.cli.output import complain
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+"""Exit codes: it did not work; it was asked for wrongly; Ctrl-C."""
+
+_WELCOME = """
+Your bucket is the registry: an OCI container registry whose only state is an S3 bucket or a local folder.
+"""
+
+_START = """
+To begin:
+
+    bucketry serve
+
+and, in another shell:
+
+    docker pull alpine
+    docker tag alpine localhost:5000/alpine:v1
+    docker push localhost:5000/alpine:v1
+
+`bucketry COMMAND --help` tells more of each command. Every setting: `bucketry config show`.
+"""
+
+
+# Defaults are said in words: most of them are the configuration's.
+_NO_DEFAULTS = Parameter(show_default=False)
+
+
+def build() -> App:
+    """The command line, as cyclopts has it."""
+    app = App(
+        name="bucketry",
+        help=_WELCOME,
+        help_epilogue=_START,
+        help_format="markdown",
+        version=f"bucketry {__version__}",
+        default_parameter=_NO_DEFAULTS,
+        result_action="return_value",
+    )
+    app.command(serve.serve, help_epilogue=serve.EXAMPLES, sort_key=1)
+    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=2)
+    settings = App(
+        name="config",
+        help="Look at the configuration.",
+        help_epilogue="",
+        default_parameter=_NO_DEFAULTS,
+        sort_key=3,
+    )
+    settings.command(config.show, help_epilogue=config.EXAMPLES)
+    app.command(settings)
+    app.command(version.version, help_epilogue="", sort_key=4)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line (without the program's name) and gives the exit code.
+
+    0: done. 1: it failed, or the store is refused. 2: wrong usage, or a configuration that cannot be.
+    """
+    tokens = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in tokens
+    try:
+        result = build()(tokens, exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) left. Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    # The outermost loop of the process: whatever it is, a person gets a line, and the traceback on request.
+    except Exception as error:  # noqa: BLE001
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    from bucketry.server.config import ConfigError
+    from bucketry.store.contract import StoreError
+    from bucketry.store.open import StoreNameInvalid
+
+    if isinstance(error, CycloptsError):
+        complain(f"{error} (bucketry --help)")
+        return USAGE
+    if isinstance(error, ConfigError | StoreNameInvalid):
+        complain(str(error))
+        return USAGE
+    if isinstance(error, StoreError):
+        complain(str(error) or type(error).__name__)
+        return FAILED
+    if isinstance(error, OSError):
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return FAILED
+    complain(f"unexpected {type(error).__name__}: {error}; --debug shows where. Please report it.")
+    return FAILED
