@@ -1,0 +1,1 @@
+"""What several test folders share: tools, servers, a proxy, images. Nothing here imports bucketry."""
