@@ -21,6 +21,8 @@ The tree, one class a situation; the server's one table gives each class its HTT
     ├── Denied                  DENIED                 refused by configuration or by the store
     ├── Unauthorized            UNAUTHORIZED           credentials are missing or wrong
     ├── Unsupported             UNSUPPORTED            not offered here
+    │   ├── ParameterInvalid                           a parameter or header that makes no sense
+    │   └── RouteUnknown                               no such path under /v2/
     └── TooManyRequests         TOOMANYREQUESTS        slow down
 
 Every message is written for the person who reads it in a terminal, and says what to do.
@@ -119,6 +121,14 @@ class Unauthorized(OCIError):
 
 class Unsupported(OCIError):
     code = "UNSUPPORTED"
+
+
+class ParameterInvalid(Unsupported):
+    pass
+
+
+class RouteUnknown(Unsupported):
+    pass
 
 
 class TooManyRequests(OCIError):

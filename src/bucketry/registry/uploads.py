@@ -39,6 +39,9 @@ RESERVED_NUMBERS = 64
 """Part numbers that a chunk of unknown length reserves at a time."""
 
 
+DEFAULT_ALGORITHM = "sha256"
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where an upload stands: ``offset`` bytes are held; ``stored`` says whether the store has the session yet."""
@@ -84,6 +87,11 @@ class Uploads:
     def begin(self, repository: str, principal: str, algorithm: str | None = None) -> Progress:
         """A new session ("Pushing a blob in chunks"), for a digest of ``algorithm`` where the client says so."""
         return Progress(self._sessions.begin(repository, principal, algorithm), 0, False)
+
+    def hashed_as(self, session_id: str, digest: Digest) -> bool:
+        """Whether a session was hashed for this digest's algorithm from its beginning, so that nothing is read back."""
+        declared = session_id.split(".")[2]
+        return digest.algorithm == (DEFAULT_ALGORITHM if declared == UNDECLARED else declared)
 
     async def status(self, repository: str, principal: str, session_id: str) -> Progress:
         ticket = self._check(session_id, repository, principal)
@@ -413,7 +421,7 @@ class Uploads:
         return Session(
             nonce="",
             repository=ticket.repository,
-            algorithm="sha256" if ticket.algorithm == UNDECLARED else ticket.algorithm,
+            algorithm=DEFAULT_ALGORITHM if ticket.algorithm == UNDECLARED else ticket.algorithm,
         )
 
     def _restored(self, session: Session) -> hashing.Hasher | None:

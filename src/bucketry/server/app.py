@@ -1,0 +1,216 @@
+"""The ASGI application: takes a request in, finds its handler, turns errors into answers, logs and counts."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import time
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from bucketry.oci.errors import OCIError
+from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
+from bucketry.server.config import Config
+from bucketry.server.errors import error_response, oci_error_response, store_error_response
+from bucketry.server.handlers import Call, Handlers
+from bucketry.server.lifetime import Lifetime
+from bucketry.server.metrics import Metrics
+from bucketry.server.routes import Route, Target, resolve
+from bucketry.store.contract import StoreError, Unavailable
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_UPLOADS = (Route.UPLOADS, Route.UPLOAD)
+CLIENT_CLOSED = 499
+"""In logs and metrics: the client went away before it had an answer."""
+
+_log = structlog.get_logger("bucketry.access")
+
+
+class App:
+    """Made once a worker. ``lifetime`` opens the store and the registry when the server starts."""
+
+    def __init__(self, config: Config, lifetime: Lifetime, metrics: Metrics) -> None:
+        self._config = config
+        self._lifetime = lifetime
+        self._metrics = metrics
+        self._drain = lifetime.drain
+        self._trusted = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifetime.run(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        request = Request(scope)
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        body = RequestBody(receive, self._drain, idle=self._config.limits.body_idle_timeout)
+        answer = _Answer(send, request_id, head=scope["method"] == "HEAD")
+        client = self._client(scope, request)
+        self._metrics.requests_in_flight.inc()
+        route = "none"
+        failure: str | None = None
+        try:
+            try:
+                route, response = await self._route(request, body, client)
+            except ClientGone:
+                response = None
+            except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
+                response, failure = self._failed(error, request_id)
+            if response is None:
+                answer.status = CLIENT_CLOSED
+            else:
+                try:
+                    await response(scope, receive, answer.send)
+                except StoreError as error:
+                    # The head has left: all that can be done is to end the connection, so that the client sees it.
+                    failure = f"the answer broke off: {error}"
+                    answer.broken = True
+        finally:
+            self._drain.leave(body)
+            self._metrics.requests_in_flight.dec()
+            self._metrics.answered(
+                scope["method"],
+                route,
+                answer.status,
+                seconds=(seconds := time.perf_counter() - began),
+                received=body.received,
+                sent=answer.sent,
+            )
+            if self._config.log.access:
+                line: dict[str, Any] = {
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": answer.status,
+                    "seconds": round(seconds, 6),
+                    "received": body.received,
+                    "sent": answer.sent,
+                    "client": client,
+                    "agent": request.headers.get("user-agent", ""),
+                    "request_id": request_id,
+                }
+                if failure is not None:
+                    line["error"] = failure
+                _log.info("request", **line)
+        if answer.broken:
+            raise ConnectionAbortedError(failure)
+
+    async def _route(self, request: Request, body: RequestBody, client: str | None) -> tuple[str, Response]:
+        path, method = request.scope["path"], request.scope["method"]
+        if path != "/v2" and not path.startswith("/v2/"):
+            return "other", await self._other(path, method)
+        target = resolve(path)
+        handlers = self._lifetime.handlers
+        if handlers is None:
+            raise Unavailable("the registry is starting")
+        return target.route.value, await self._answer(handlers, target, request, body, client)
+
+    async def _answer(
+        self, handlers: Handlers, target: Target, request: Request, body: RequestBody, client: str | None
+    ) -> Response:
+        methods = handlers.table[target.route]
+        handler = methods.get(request.method)
+        if handler is None:
+            return error_response(
+                405 if methods else 404,
+                "UNSUPPORTED",
+                f"{request.method} is not offered here" if methods else "this registry does not offer that",
+            )
+        call = Call(request, target, body, client, principal="")
+        if target.route not in _UPLOADS or request.method not in ("PATCH", "PUT", "POST"):
+            return await handler(call)
+        self._metrics.uploads_in_flight.inc()
+        try:
+            return await handler(call)
+        finally:
+            self._metrics.uploads_in_flight.dec()
+
+    async def _other(self, path: str, method: str) -> Response:
+        health = self._lifetime.health
+        if method not in ("GET", "HEAD"):
+            return error_response(405, "UNSUPPORTED", f"{method} is not offered here")
+        if path == "/healthz":
+            return health.alive()
+        if path == "/readyz":
+            return await health.ready()
+        if path == "/metrics":
+            self._lifetime.sample(self._metrics)
+            return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
+        if path == "/":
+            return Response("This is bucketry, a container registry. Its API is below /v2/.\n", media_type="text/plain")
+        return error_response(404, "UNSUPPORTED", "there is nothing here: the registry's API is below /v2/")
+
+    def _failed(self, error: Exception, request_id: str) -> tuple[Response, str]:
+        """The answer to an error, and what the log says of it."""
+        if isinstance(error, OCIError):
+            return oci_error_response(error), error.message
+        if isinstance(error, StoreError):
+            return store_error_response(error), str(error)
+        if isinstance(error, ClientSilent):
+            return error_response(408, "UNSUPPORTED", f"{error}: what had arrived is kept"), str(error)
+        if isinstance(error, ServerStopping):
+            response = error_response(503, "UNAVAILABLE", "the server is stopping: what had arrived is kept, go on")
+            response.headers["retry-after"] = "5"
+            return response, str(error)
+        _log.error("unexpected error", request_id=request_id, exc_info=error)
+        message = f"something went wrong in the registry. Its log knows more, under the request id {request_id}"
+        return error_response(500, "UNKNOWN", message), repr(error)
+
+    def _client(self, scope: Scope, request: Request) -> str | None:
+        """The address of the client: the connection's, or what trusted proxies say they forward for."""
+        peer: str | None = scope["client"][0] if scope.get("client") else None
+        if not self._trusted or peer is None or not self._trusts(peer):
+            return peer
+        for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+            address = hop.strip()
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                return peer
+            peer = address
+            if not self._trusts(address):
+                return address
+        return peer
+
+    def _trusts(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+class _Answer:
+    """Sends an answer on, with the headers every answer has, and counts what is sent."""
+
+    def __init__(self, send: Send, request_id: str, *, head: bool) -> None:
+        self._send = send
+        self._request_id = request_id.encode()
+        self._head = head
+        self.status = 500
+        self.sent = 0
+        self.broken = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message["headers"],
+                (b"docker-distribution-api-version", b"registry/2.0"),
+                (b"x-content-type-options", b"nosniff"),
+                (b"x-request-id", self._request_id),
+            ]
+        elif message["type"] == "http.response.body":
+            if self._head:
+                message = {**message, "body": b""}
+            else:
+                self.sent += len(message.get("body", b""))
+        await self._send(message)

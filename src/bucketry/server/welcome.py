@@ -1,0 +1,29 @@
+"""What a person reads who has just started a server."""
+
+from __future__ import annotations
+
+from bucketry import __version__
+from bucketry.server.config import Config
+
+_ANYWHERE = ("0.0.0.0", "::")
+
+
+def welcome(config: Config, workers: int) -> str:
+    """Where it listens, where it keeps things, and what to type next."""
+    host, port = config.server.host, config.server.port
+    name = "localhost" if host in (*_ANYWHERE, "127.0.0.1", "::1") else host
+    address = f"{name}:{port}"
+    return f"""
+bucketry {__version__}
+  listening on   http://{config.server.listen}  ({workers} worker{"s" if workers > 1 else ""})
+  everything in  {config.store.url}
+
+Try it, in another shell:
+  docker pull alpine
+  docker tag alpine {address}/alpine:v1
+  docker push {address}/alpine:v1
+  curl http://{address}/v2/_catalog
+
+Ctrl-C stops it. `bucketry config show` lists every setting.
+
+"""
