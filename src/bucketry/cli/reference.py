@@ -20,13 +20,14 @@ _MADE = "<!-- Made by `python -m bucketry.cli.reference docs/reference`: change 
 
 
 _INTRODUCTION = f"""\
-Each setting can be given by a flag (`--set SECTION.KEY=VALUE`; `--store`, `--listen` and `--workers` are short for three
-of them), by an environment variable (`BUCKETRY_SECTION__KEY`), or in a TOML file (`--config FILE`, or the variable
-`{FILE_VARIABLE}`). Flags win over variables, variables over the file, the file over the defaults. `bucketry config show`
-prints what is set, and by what. An unknown name is an error.
+Each setting can be given by a flag (`--set SECTION.KEY=VALUE`; `--store`, `--listen` and `--workers` are short
+for three of them), by an environment variable (`BUCKETRY_SECTION__KEY`), or in a TOML file (`--config FILE`, or
+the variable `{FILE_VARIABLE}`). Flags win over variables, variables over the file, the file over the defaults.
+`bucketry config show` prints what is set, and by what. An unknown name is an error.
 
-Sizes are written `8MiB` (1024), `8MB` (1000) or as a number of bytes; durations `500ms`, `30s`, `10m`, `24h`, `7d` or as
-a number of seconds; lists, outside of TOML, with commas. An empty variable or flag unsets what has no default."""
+Sizes are written `8MiB` (1024), `8MB` (1000) or as a number of bytes; durations `500ms`, `30s`, `10m`, `24h`,
+`7d` or as a number of seconds; lists, outside of TOML, with commas. An empty variable or flag unsets what has no
+default."""
 
 
 def pages() -> Mapping[str, str]:

@@ -189,8 +189,14 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, tuple[o
         if variable in keys:
             yield keys[variable], (raw, f"environment {variable}")
         elif variable.startswith("BUCKETRY_") and variable != FILE_VARIABLE and not _is_service_link(variable, raw):
-            hint = _nearest(variable, [*keys, FILE_VARIABLE])
+            known = {_as_key(name): name for name in (*keys, FILE_VARIABLE)}
+            near = _nearest(_as_key(variable), known)
+            hint = known[near] if near else None
             raise ConfigError(f"the environment variable {variable} sets nothing{_did_you_mean(hint)}")
+
+
+def _as_key(variable: str) -> str:
+    return variable.removeprefix("BUCKETRY_").lower().replace("__", ".")
 
 
 def _from_flags(flags: Mapping[str, str]) -> Iterator[tuple[str, tuple[object, str]]]:
@@ -205,8 +211,11 @@ def _from_flags(flags: Mapping[str, str]) -> Iterator[tuple[str, tuple[object, s
 
 
 def _nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name most like the given one: as a whole, or else by its part after the section."""
+    """The known name most like the given one: the same in another section, alike, or alike after its section."""
     names = list(known)
+    same = [name for name in names if _tail(name) == _tail(given)]
+    if len(same) == 1:
+        return same[0]
     near = difflib.get_close_matches(given, names, n=1)
     if near:
         return near[0]
@@ -216,7 +225,7 @@ def _nearest(given: str, known: Iterable[str]) -> str | None:
 
 
 def _tail(name: str) -> str:
-    return re.split(r"\.|__", name)[-1]
+    return name.rpartition(".")[2]
 
 
 def _did_you_mean(name: str | None) -> str:

@@ -76,7 +76,7 @@ def format_duration(seconds: float) -> str:
         count = exact / _DURATIONS[unit]
         if count.denominator == 1 and count and not (unit == "d" and count < 2):
             return f"{count.numerator}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def split_listen(text: str) -> tuple[str, int]:
