@@ -44,7 +44,7 @@ from bucketry.store.observe import NULL_OBSERVER, StoreObserver
 
 _T = TypeVar("_T")
 
-_THREADS = 16
+THREADS = 16
 """For reads, and as many for writes: enough to keep a disk busy, few enough not to flood it."""
 
 
@@ -77,8 +77,8 @@ class LocalStore:
         self._folder = Folder(path, fsync=fsync, clock=clock, random=random)
         self._uploads = FolderUploads(self._folder, min_part=min_part)
         self._observer = observer
-        self._readers = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucketry-read")
-        self._writers = ThreadPoolExecutor(_THREADS, thread_name_prefix="bucketry-write")
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="bucketry-read")
+        self._writers = ThreadPoolExecutor(THREADS, thread_name_prefix="bucketry-write")
 
     @property
     def url(self) -> str:

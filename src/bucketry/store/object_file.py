@@ -8,6 +8,7 @@ the body follows.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import stat
 
@@ -51,7 +52,9 @@ def write_all(fd: int, view: memoryview, offset: int) -> None:
 
 
 def set_modified(fd: int, seconds: float) -> None:
-    moment = int(seconds * 1_000_000_000)
+    # In two steps: a product would lose the last digits, and `bulk_info` would give another time than the clock's.
+    whole = math.floor(seconds)
+    moment = whole * 1_000_000_000 + round((seconds - whole) * 1_000_000_000)
     os.utime(fd, ns=(moment, moment))
 
 
