@@ -25,6 +25,9 @@ from bucketry.store.contract import StoreError, Unavailable
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _UPLOADS = (Route.UPLOADS, Route.UPLOAD)
+DISCARDED = 16 * 1024 * 1024
+"""Bytes of a body that are read and thrown away after a request was refused; more are left unread."""
+
 CLIENT_CLOSED = 499
 """In logs and metrics: the client went away before it had an answer."""
 
@@ -68,6 +71,8 @@ class App:
             if response is None:
                 answer.status = CLIENT_CLOSED
             else:
+                if response.status_code >= 400:
+                    await body.discard(DISCARDED)
                 try:
                     await response(scope, receive, answer.send)
                 except StoreError as error:

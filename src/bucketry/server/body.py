@@ -88,6 +88,19 @@ class RequestBody:
         finally:
             self._drain.leave(self)
 
+    async def discard(self, limit: int) -> None:
+        """Takes the rest in, up to ``limit`` bytes of it, so that a client that is still sending reads its answer.
+
+        A connection that is closed on it may be reset before it does.
+        """
+        most = self.received + limit
+        try:
+            async for _ in self:
+                if self.received > most:
+                    return
+        except BodyInterrupted:
+            return
+
     async def whole(self, limit: int) -> bytes | None:
         """All of it, or None where it has more than ``limit`` bytes; no more than that is kept in memory."""
         pieces: list[bytes] = []
