@@ -2,7 +2,7 @@
 
 JSON lets a name come twice and leaves open which one counts; Go's decoder, which most clients use, also takes
 ``Layers`` for ``layers``. Either would let a manifest name other blobs to a client than to the registry that
-keeps them alive, so both are refused wherever the registry reads.
+keeps them alive, so both are refused in the manifest itself and in its descriptors.
 """
 
 from __future__ import annotations
