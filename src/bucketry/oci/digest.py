@@ -78,8 +78,7 @@ def _refusal(algorithm: str, encoded: str) -> DigestInvalid:
     if _ALGORITHM.fullmatch(algorithm) and _ENCODED.fullmatch(encoded):
         return _unsupported(algorithm)
     return DigestInvalid(
-        f"{quoted(text)} is not a digest: "
-        "write algorithm:hex in lower case, such as sha256: and 64 hex digits"
+        f"{quoted(text)} is not a digest: write algorithm:hex in lower case, such as sha256: and 64 hex digits"
     )
 
 

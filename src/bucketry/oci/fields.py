@@ -86,9 +86,7 @@ class Fields:
             body.decode("utf-8")
             members = _MEMBERS.decode(body)
         except UnicodeDecodeError as error:
-            raise ManifestInvalid(
-                f"the manifest is not UTF-8: a wrong byte at offset {error.start}"
-            ) from None
+            raise ManifestInvalid(f"the manifest is not UTF-8: a wrong byte at offset {error.start}") from None
         except RecursionError:
             raise _too_deep() from None
         except msgspec.ValidationError:
@@ -158,9 +156,7 @@ def _check_names(members: Mapping[_Name, msgspec.Raw], known: Mapping[str, str],
     for name in members:
         text = name.text
         if text in seen:
-            raise ManifestInvalid(
-                f"the manifest is ambiguous: {place}{quoted(text)} is there twice; keep one"
-            )
+            raise ManifestInvalid(f"the manifest is ambiguous: {place}{quoted(text)} is there twice; keep one")
         seen.add(text)
         right = known.get(text.casefold(), text)
         if right != text:

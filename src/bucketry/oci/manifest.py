@@ -182,9 +182,7 @@ def _media_type(fields: Fields, content_type: str | None) -> str:
 def _check_schema(fields: Fields, media_type: str) -> None:
     version = fields.integer("schemaVersion")
     if version == 1 or media_type in media_types.DOCKER_SCHEMA1 or fields.has("fsLayers"):
-        raise ManifestInvalid(
-            "Docker schema 1 manifests are not supported: push the image again with a current client"
-        )
+        raise ManifestInvalid("Docker schema 1 manifests are not supported: push the image again with a current client")
     if not media_types.may_be_manifest(media_type):
         raise ManifestInvalid(
             f"{quoted(media_type)} is no manifest this registry knows: send an OCI image manifest or index, "

@@ -98,8 +98,7 @@ class ImageReference:
         parse_repository(self.repository)
         if self.registry == DEFAULT_REGISTRY and "/" not in self.repository:
             raise NameInvalid(
-                f"{self.repository} on {DEFAULT_REGISTRY} is called {_OFFICIAL}/{self.repository}: "
-                "write it in full"
+                f"{self.repository} on {DEFAULT_REGISTRY} is called {_OFFICIAL}/{self.repository}: write it in full"
             )
         if self.tag is not None:
             parse_tag(self.tag)
@@ -115,15 +114,12 @@ class ImageReference:
         Raises `NameInvalid`, `TagInvalid` or `DigestInvalid`.
         """
         if "://" in text:
-            raise NameInvalid(
-                f"{quoted(text)} is not an image reference: leave out the scheme, such as https://"
-            )
+            raise NameInvalid(f"{quoted(text)} is not an image reference: leave out the scheme, such as https://")
         name, at, digest_text = text.partition("@")
         if _IMAGE_ID.fullmatch(text):
             # Clients take 64 hex digits for an image id, never for a name.
             raise NameInvalid(
-                f"{quoted(text)} looks like an image id: "
-                "write name@sha256:hex, or the full name with its registry"
+                f"{quoted(text)} looks like an image id: write name@sha256:hex, or the full name with its registry"
             )
         first, slash, rest = name.partition("/")
         if slash and _is_host(first):
@@ -164,15 +160,12 @@ def _check_host(host: str) -> None:
     match = _HOST.fullmatch(host)
     if match is None:
         raise NameInvalid(
-            f"{quoted(host)} is not a registry host: "
-            "write host, host:port or [ipv6]:port, such as localhost:5000"
+            f"{quoted(host)} is not a registry host: write host, host:port or [ipv6]:port, such as localhost:5000"
         )
     if match["v6"] is not None:
         try:
             IPv6Address(match["v6"])
         except AddressValueError:
-            raise NameInvalid(
-                f"{quoted(host)} is not a registry host: no IPv6 address is in the brackets"
-            ) from None
+            raise NameInvalid(f"{quoted(host)} is not a registry host: no IPv6 address is in the brackets") from None
     if match["port"] is not None and not 0 < int(match["port"]) < 65536:
         raise NameInvalid(f"{quoted(host)} is not a registry host: a port is a number from 1 to 65535")
