@@ -17,8 +17,14 @@ SPEC_TAG = r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}"
 SHA = "sha256:" + "ab" * 32
 LONGEST = "a/" * 127 + "a"
 
-names = st.from_regex(SPEC_NAME, fullmatch=True).filter(lambda name: len(name) <= 200 and name.isascii())
-tags = st.from_regex(SPEC_TAG, fullmatch=True).filter(str.isascii)
+words = st.text(st.sampled_from("abz059"), min_size=1, max_size=4)
+separators = st.sampled_from([".", "_", "__", "-", "---", "/"])
+names = st.builds(
+    lambda first, more: first + "".join(separator + word for separator, word in more),
+    words,
+    st.lists(st.tuples(separators, words), max_size=5),
+)
+tags = st.from_regex(SPEC_TAG, fullmatch=True, alphabet=st.characters(codec="ascii"))
 near_names = st.text(st.sampled_from("ab0._-/A:\n\0 é"), max_size=12)
 ports = st.one_of(st.just(""), st.integers(1, 65535).map(lambda port: f":{port}"))
 dotted = st.sampled_from(["registry.example", "r.example.com", "127.0.0.1", "a-b.c", "localhost", "Example.COM"])
@@ -31,6 +37,7 @@ hosts = st.one_of(
 
 @given(names)
 def test_a_name_of_the_spec_is_a_repository(name: str) -> None:
+    assert re.fullmatch(SPEC_NAME, name)
     assert parse_repository(name) == name
 
 
