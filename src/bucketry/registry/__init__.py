@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bucketry.registry.blobs import Blob
+from bucketry.registry.budget import MemoryBudget
 from bucketry.registry.manifests import Pushed, StoredManifest
 from bucketry.registry.parts import BodyInterrupted
 from bucketry.registry.registry import NewerFormat, Registry
@@ -15,6 +16,7 @@ __all__ = [
     "Chunk",
     "Clock",
     "Ids",
+    "MemoryBudget",
     "NewerFormat",
     "Progress",
     "Pushed",

@@ -110,6 +110,12 @@ class App:
 
     async def _route(self, request: Request, body: RequestBody, client: str | None) -> tuple[str, Response]:
         path, method = request.scope["path"], request.scope["method"]
+        head = (
+            len(path) + len(request.scope["query_string"]) + sum(len(n) + len(v) for n, v in request.scope["headers"])
+        )
+        if head > self._config.limits.request_head:
+            most = self._config.limits.request_head
+            return "none", error_response(431, "UNSUPPORTED", f"the request's head has more than {most} bytes")
         if path != "/v2" and not path.startswith("/v2/"):
             return "other", await self._other(path, method)
         target = resolve(path)

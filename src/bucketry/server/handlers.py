@@ -21,7 +21,7 @@ from bucketry.oci.errors import (
     UnsupportedAlgorithm,
 )
 from bucketry.oci.media_types import OCI_INDEX
-from bucketry.registry import Chunk, Progress, Registry
+from bucketry.registry import Chunk, MemoryBudget, Progress, Registry
 from bucketry.server.body import RequestBody
 from bucketry.server.delivery import IMMUTABLE, Delivery
 from bucketry.server.errors import oci_error_response
@@ -30,6 +30,9 @@ from bucketry.server.routes import Route, Target
 
 CHUNK_MIN = 64 * 1024
 """Bytes that a client is asked to put into a chunk at the least; smaller ones are taken all the same."""
+
+MANIFESTS_AT_ONCE = 8
+"""So many of the largest size are taken in at the same time; others wait."""
 
 _CONTINUED = ".more"
 """Ends the session id of a Location that a client gets after its first chunk: then the store has the session."""
@@ -84,6 +87,7 @@ class Handlers:
         self._registry = registry
         self._delivery = delivery
         self._public_url = (public_url or "").rstrip("/")
+        self._manifest_memory = MemoryBudget(MANIFESTS_AT_ONCE * registry.settings.max_manifest)
         self.table: Mapping[Route, Mapping[str, Handler]] = {
             Route.BASE: {"GET": self.base, "HEAD": self.base},
             Route.CATALOG: {"GET": self.catalog} if catalog else {},
@@ -175,16 +179,17 @@ class Handlers:
         tags = [parse_tag(tag) for tag in call.request.query_params.getlist("tag")]
         if tags and not isinstance(reference, Digest):
             raise ParameterInvalid("?tag= goes with a push by digest: this one is by tag already")
-        limit = self._registry.settings.max_manifest
+        limit, length = self._registry.settings.max_manifest, call.content_length()
         too_large = ManifestTooLarge(f"the manifest has more than {limit} bytes, the most this registry takes")
-        if (call.content_length() or 0) > limit:
+        if length is not None and length > limit:
             raise too_large
-        body = await call.body.whole(limit)
-        if body is None:
-            raise too_large
-        pushed = await self._registry.manifests.push(
-            call.repository, reference, body, call.header("content-type"), tags=tags
-        )
+        with await self._manifest_memory.reserve(limit if length is None else length):
+            body = await call.body.whole(limit)
+            if body is None:
+                raise too_large
+            pushed = await self._registry.manifests.push(
+                call.repository, reference, body, call.header("content-type"), tags=tags
+            )
         headers = {
             "location": f"{self._public_url}/v2/{call.repository}/manifests/{pushed.digest}",
             "docker-content-digest": str(pushed.digest),

@@ -20,9 +20,6 @@ from bucketry.server.metrics import Metrics
 from bucketry.store.contract import Store, StoreError
 from bucketry.store.open import open_store
 
-STORE_PAGE = 1000
-"""Keys on the page of a listing: no answer lists more names."""
-
 _log = structlog.get_logger("bucketry.server")
 
 
@@ -37,7 +34,7 @@ def registry_settings(config: Config, workers: int) -> RegistrySettings:
         sparse_indexes=config.manifest.sparse_indexes,
         delete=config.delete.enabled,
         mount_without_source=config.mount.without_source,
-        max_page=min(config.limits.page_size, STORE_PAGE),
+        max_page=config.limits.page_size,
     )
 
 

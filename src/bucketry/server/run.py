@@ -22,7 +22,8 @@ from bucketry.store.contract import NotFound, ReadOnly, Store, StoreError
 FAILED = 1
 _KILL_MARGIN = 10
 """Seconds a worker has, beyond the grace of its requests, before it is killed."""
-_READ_BUFFER = 512 * 1024
+_READ_BUFFER = 256 * 1024
+"""Bytes of a connection that are read at once: more than a head may have, so that the app is the one to refuse it."""
 _FORMAT_KEY = "bucketry.json"
 
 
@@ -111,7 +112,7 @@ def _serve(config: Config, workers: int) -> int:
         http1_settings=HTTP1Settings(
             header_read_timeout=max(1, round(config.limits.header_timeout * 1000)),
             keep_alive=True,
-            max_buffer_size=max(config.limits.request_head, _READ_BUFFER),
+            max_buffer_size=_READ_BUFFER,
         ),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,

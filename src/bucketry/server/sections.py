@@ -281,19 +281,19 @@ class MountConfig(Section, frozen=True, kw_only=True):
 class LimitsConfig(Section, frozen=True, kw_only=True):
     """What a client may ask of the server."""
 
-    page_size: Annotated[int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 10_000)] = (
-        1000
-    )
+    page_size: Annotated[int, _count("Entries on a page of a list: the largest `n`, and the default.", 1, 1000)] = 1000
     header_timeout: Annotated[
-        float, _duration("How long a client may take to send the head of a request.", 0.1, HOUR)
-    ] = 10.0
+        float,
+        _duration(
+            "How long a client may take to send the head of a request; an idle connection is kept open as long.",
+            0.1,
+            HOUR,
+        ),
+    ] = 30.0
     body_idle_timeout: Annotated[
         float, _duration("How long a client may send nothing of a request's body before it is cut off.", 0.1, DAY)
     ] = 60.0
-    keep_alive: Annotated[
-        float, _duration("How long an idle connection is kept open for the next request.", 0.0, DAY)
-    ] = 75.0
-    request_head: Annotated[int, _size("Largest request line with headers.", 4 * KIB, MIB)] = 32 * KIB
+    request_head: Annotated[int, _size("Largest request line with headers; 431 above.", 4 * KIB, 128 * KIB)] = 32 * KIB
     shutdown_grace: Annotated[
         float, _duration("How long running requests may take to end when the server is told to stop.", 0.0, DAY)
     ] = 20.0

@@ -320,7 +320,7 @@ def test_a_url_with_a_secret_is_refused_without_it(url: str) -> None:
 
 
 def test_a_configuration_travels_whole() -> None:
-    config = load(None, {}, {**KEYS, "delivery.proxy_networks": "10.0.0.0/8", "limits.keep_alive": "1.5s"}).config
+    config = load(None, {}, {**KEYS, "delivery.proxy_networks": "10.0.0.0/8", "limits.header_timeout": "1.5s"}).config
     assert Config.from_json(config.to_json()) == config
 
 
