@@ -30,6 +30,11 @@ class Check:
     means: str
     weight: Weight
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the store must not be used for this."""
+        return self.weight == "must" and self.status != "ok"
+
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
@@ -41,7 +46,7 @@ class ProbeReport:
     def refusal(self) -> str | None:
         """One line that says why this store must not be used, or None where it may."""
         for check in self.checks:
-            if check.weight == "must" and check.status != "ok":
+            if check.refuses:
                 return f"{self.url} cannot hold a registry ({check.name}): {check.seen}; {check.means}"
         return None
 
@@ -57,9 +62,9 @@ async def probe(
     """Tries the store, which was started, and says what it does.
 
     ``ids`` gives random names of ``[a-z0-9]`` that never repeat. ``quick`` keeps to what a server must refuse
-    on: a hundred or so small requests. ``clock``: POSIX seconds of this machine. ``progress`` is told the name of
-    each check as it begins. Raises `StoreError` where the store cannot be used at all: down, no such bucket, no
-    right to write.
+    on, a hundred or so small requests, and ends at the first such thing it finds. ``clock``: POSIX seconds of
+    this machine. ``progress`` is told the name of each check as it begins. Raises `StoreError` where the store
+    cannot be used at all: down, no such bucket, no right to write.
     """
     scratch = Scratch(store, ids(), quick=quick, clock=clock)
     checks: list[Check] = []
@@ -72,6 +77,8 @@ async def probe(
             progress(name)
             checks.append(await _run(check, scratch, name, weight, may_fail=bool(checks)))
             patience = 60.0
+            if quick and checks[-1].refuses:
+                break
     finally:
         left = await scratch.clean(patience)
     if left is not None:
@@ -88,7 +95,9 @@ async def _run(check: CheckFunction, scratch: Scratch, name: str, weight: Weight
         # The very first request tells whether there is a store to judge at all.
         if not may_fail:
             raise
-        busy = isinstance(error, Unavailable)
-        means = "the store may be busy or down; try again" if busy else "bucketry needs this to work"
+        if isinstance(error, Unavailable):
+            means = "the store may be busy or down; try again"
+        else:
+            means = "bucketry needs this to work" if weight == "must" else "bucketry does without"
         return Check(name, "broken", str(error), means, weight)
     return Check(name, "ok", seen, means, weight)
