@@ -40,6 +40,8 @@ from bucketry.store.contract import (
 )
 
 DIGEST_METADATA = "digest"
+PARSED_IN_THREAD = 256 * 1024
+"""Bytes: a larger manifest takes long enough to parse that other requests would wait for it."""
 _KNOWN_REPOSITORIES = 10_000
 _TAG_ATTEMPTS = 5
 
@@ -98,16 +100,19 @@ class Manifests:
             raise ManifestTooLarge(
                 f"the manifest has more than {self._settings.max_manifest} bytes, which is the most this registry takes"
             )
-        manifest = parse_manifest(body, content_type)
+        algorithm = reference.algorithm if isinstance(reference, Digest) else "sha256"
+        if len(body) > PARSED_IN_THREAD:
+            manifest, digest = await asyncio.to_thread(_parse, body, content_type, algorithm)
+        else:
+            manifest, digest = _parse(body, content_type, algorithm)
         if isinstance(reference, Digest):
-            digest = Digest.of(body, reference.algorithm)
             if digest != reference:
                 raise DigestMismatch(
                     f"the manifest's digest is {digest}, not {reference}: send the very bytes that were hashed",
                     detail={"expected": str(reference), "actual": str(digest)},
                 )
         else:
-            digest, tags = Digest.of(body), (reference, *tags)
+            tags = (reference, *tags)
         await self._require_children(repository, manifest)
         await self._list_repository(repository)
         names = tuple(dict.fromkeys(tags))
@@ -225,6 +230,10 @@ class Manifests:
         except NotFound:
             kind = "manifest" if isinstance(reference, Digest) else "tag"
             raise ManifestUnknown(f"{repository} has no {kind} {reference}", detail={kind: str(reference)}) from None
+
+
+def _parse(body: bytes, content_type: str | None, algorithm: str) -> tuple[Manifest, Digest]:
+    return parse_manifest(body, content_type), Digest.of(body, algorithm)
 
 
 def _tag_digest(held: StoredObject) -> Digest:
