@@ -49,6 +49,7 @@ def build() -> App:
         version=f"bucketry {__version__}",
         default_parameter=_NO_DEFAULTS,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     app.command(serve.serve, help_epilogue=serve.EXAMPLES, sort_key=1)
     app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=2)

@@ -6,11 +6,14 @@ import difflib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from bucketry.store.contract import Store, StoreError
 from bucketry.store.observe import NULL_OBSERVER, StoreObserver
+
+if TYPE_CHECKING:
+    from bucketry.store.s3.config import S3Settings
 
 _SCHEMES = ("s3", "file", "memory")
 _KINDS = "a store is s3://BUCKET/PREFIX, a folder, or memory:"
@@ -76,9 +79,9 @@ def open_store(url: str, options: StoreOptions = _DEFAULTS, *, observer: StoreOb
     raise StoreNameInvalid(_unknown(kind))
 
 
-def _open_s3(url: str, options: StoreOptions, observer: StoreObserver) -> Store:
-    # Here, so that a folder needs neither botocore nor aiohttp.
-    from bucketry.store.s3 import S3Settings, S3Store
+def s3_settings(url: str, options: StoreOptions) -> S3Settings:
+    """What the S3 client is told: the options, but for those that the URL sets. Raises `ValueError`."""
+    from bucketry.store.s3.config import S3Settings
 
     settings = S3Settings.from_url(url)
     in_url = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
@@ -103,8 +106,14 @@ def _open_s3(url: str, options: StoreOptions, observer: StoreObserver) -> Store:
         "read_timeout": options.read_timeout,
         "deadline": options.deadline,
     }
-    settings = replace(settings, **{name: value for name, value in values.items() if name not in in_url})
-    return S3Store(settings, observer=observer)
+    return replace(settings, **{name: value for name, value in values.items() if name not in in_url})
+
+
+def _open_s3(url: str, options: StoreOptions, observer: StoreObserver) -> Store:
+    # Here, so that a folder needs neither botocore nor aiohttp.
+    from bucketry.store.s3 import S3Store
+
+    return S3Store(s3_settings(url, options), observer=observer)
 
 
 def _open_folder(url: str, options: StoreOptions, observer: StoreObserver) -> Store:
@@ -115,7 +124,7 @@ def _open_folder(url: str, options: StoreOptions, observer: StoreObserver) -> St
     if "\0" in url:
         raise ValueError("the name of a folder has no NUL in it")
     # A shell expands ~, a configuration file does not.
-    root = url if url.lower().startswith("file:") else Path(url).expanduser()
+    root = f"file:{url[5:]}" if url[:5].lower() == "file:" else Path(url).expanduser()
     return LocalStore(root, fsync=options.fsync, observer=observer)
 
 
