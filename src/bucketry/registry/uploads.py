@@ -204,8 +204,10 @@ class Uploads:
             if self._ended.digest(session_id) == digest:
                 return await self._blobs.stat(repository, digest)  # Its answer was lost, and it is asked again.
             raise
-        if chunk is not None and not continued and not chunk.start:
-            return await self._push_to_new(ticket, digest, chunk)
+        if chunk is not None and not continued and not chunk.start and await self._sessions.load(ticket) is None:
+            blob = await self.push(repository, digest, chunk)
+            self._ended.add(session_id, digest, None)
+            return blob
         with await self.budget.reserve(self._settings.part_size) as reservation:
             held = await self._sessions.load(ticket)
             session = self._new_session(ticket) if held is None else held.session
@@ -232,20 +234,6 @@ class Uploads:
                 raise
             stream.release()
             return await self._finish(ticket, claimed, digest)
-
-    async def _push_to_new(self, ticket: Ticket, digest: Digest, chunk: Chunk) -> Blob:
-        try:
-            blob = await self.push(ticket.repository, digest, chunk)
-        except DigestMismatch:
-            held = await self._sessions.load(ticket)
-            if held is None or held.session.size == 0:
-                raise
-            raise UploadInvalid(
-                f"the session holds {held.session.size} bytes already, and the request did not go to the Location that "
-                "the last chunk was answered with. Send the last chunk there."
-            ) from None
-        self._ended.add(ticket.session_id, digest, None)
-        return blob
 
     async def _feed_last(
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, chunk: Chunk
@@ -344,7 +332,7 @@ class Uploads:
             kept = msgspec.structs.replace(kept, sealed=True, data=stream.key)
             try:
                 await self._replace(ticket, keeper, kept, b"")
-            except RangeInvalid:
+            except (UploadInvalid, UploadUnknown):
                 await self._store.delete(stream.key)
                 raise
         else:
@@ -356,6 +344,8 @@ class Uploads:
             keeper.held = await self._sessions.save(ticket.key, session, tail, keeper.etag)
         except PreconditionFailed:
             now = await self._sessions.load(ticket)
+            if now is not None:
+                _check_open(now.session)
             raise RangeInvalid(
                 "another request continued this upload meanwhile, and this one was not taken. "
                 "Ask for the status of the upload, and go on from there.",
