@@ -11,7 +11,6 @@ from bucketry.hashing.resumable import (
     from_chain,
     new,
     restore,
-    resumable,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "from_chain",
     "new",
     "restore",
-    "resumable",
 ]
