@@ -6,6 +6,7 @@ import ipaddress
 import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
@@ -130,11 +131,9 @@ class App:
         methods = handlers.table[target.route]
         handler = methods.get(request.method)
         if handler is None:
-            return error_response(
-                405 if methods else 404,
-                "UNSUPPORTED",
-                f"{request.method} is not offered here" if methods else "this registry does not offer that",
-            )
+            if not methods:
+                return error_response(404, "UNSUPPORTED", "this registry does not offer that")
+            return _not_allowed(request.method, methods)
         call = Call(request, target, body, client, principal="")
         if target.route not in _UPLOADS or request.method not in ("PATCH", "PUT", "POST"):
             return await handler(call)
@@ -147,7 +146,7 @@ class App:
     async def _other(self, path: str, method: str) -> Response:
         health = self._lifetime.health
         if method not in ("GET", "HEAD"):
-            return error_response(405, "UNSUPPORTED", f"{method} is not offered here")
+            return _not_allowed(method, ("GET", "HEAD"))
         if path == "/healthz":
             return health.alive()
         if path == "/readyz":
@@ -197,6 +196,12 @@ class App:
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
+
+
+def _not_allowed(method: str, allowed: Iterable[str]) -> Response:
+    response = error_response(405, "UNSUPPORTED", f"{method} is not offered here")
+    response.headers["allow"] = ", ".join(allowed)
+    return response
 
 
 class _Answer:
