@@ -104,6 +104,8 @@ class Multipart:
         for _ in range(3):
             await store.complete_multipart(KEY, upload_id, parts)
         assert (await store.get(KEY)).body == b"body"
+        with pytest.raises((UploadNotFound, InvalidPart)):
+            await store.complete_multipart(KEY, upload_id, [Part(1, 5, parts[0].etag)])
         assert await pending(store) == []
 
     async def test_racing_completes_make_one_object(self, store: Store, backend: Backend) -> None:

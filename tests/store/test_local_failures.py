@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -111,6 +112,25 @@ async def test_a_damaged_record_is_corrupt(store: LocalStore, root: Path) -> Non
         await store.list_multiparts()
 
 
+async def test_complete_and_abort_wait_for_parts_that_are_being_written(store: LocalStore, root: Path) -> None:
+    """Another process may be writing to the file that is about to become the object."""
+    for end in ("complete", "abort"):
+        upload_id, parts = await upload(store, f"data/{end}")
+        with (root / f".bucketry-uploads/{upload_id}/lock").open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+            await store.put_part(f"data/{end}", upload_id, 2, b"x", offset=4)
+            ending = asyncio.create_task(
+                store.complete_multipart(f"data/{end}", upload_id, parts)
+                if end == "complete"
+                else store.abort_multipart(f"data/{end}", upload_id)
+            )
+            await asyncio.sleep(0.05)
+            assert not ending.done()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            await ending
+    assert await keys_of(store, "") == ["data/complete"]
+
+
 async def test_a_cancelled_write_ends_when_its_thread_has_let_go_of_the_buffer(store: LocalStore, root: Path) -> None:
     upload_id, _ = await upload(store)
     body = bytearray(b"mine")
@@ -127,6 +147,24 @@ async def test_a_cancelled_write_ends_when_its_thread_has_let_go_of_the_buffer(s
             await task
     body[:] = b"xxxx"
     assert (root / f".bucketry-uploads/{upload_id}/bytes").read_bytes() == b"bodymine"
+
+
+async def test_nobody_complains_of_the_error_of_a_cancelled_write(store: LocalStore, root: Path) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    upload_id, _ = await upload(store)
+    with (root / f".bucketry-uploads/{upload_id}/lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        task = asyncio.create_task(store.put_part("data/a", upload_id, 0, b"x", offset=0))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.sleep(0.02)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        await asyncio.wait([task])
+        assert task.cancelled()
+    del task
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_queued_write_that_is_cancelled_never_happens(store: LocalStore, root: Path) -> None:

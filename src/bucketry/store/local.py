@@ -254,8 +254,10 @@ class LocalStore:
         except asyncio.CancelledError:
             # What was still queued is cancelled now; what runs cannot be stopped, and is short.
             while not future.done():
+                settled = asyncio.wrap_future(future)
+                settled.add_done_callback(_retrieve)
                 try:
-                    await asyncio.wait([asyncio.wrap_future(future)])
+                    await asyncio.wait([settled])
                 except asyncio.CancelledError:
                     continue
             raise
@@ -298,6 +300,12 @@ def _path(root: str) -> str:
     if not path:
         raise ValueError(f"{root} names no folder: write file:/path or a plain path")
     return unquote(path)
+
+
+def _retrieve(future: asyncio.Future[_T]) -> None:
+    """Takes note of an error that nobody is left to hear of, or asyncio would complain."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _piece(opened: OpenObject, position: int) -> bytes:
