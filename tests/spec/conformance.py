@@ -49,7 +49,7 @@ class Case:
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """``verdicts``: each line of the summary, to Pass, Skip, FAIL, Disabled or Error."""
 
@@ -57,6 +57,9 @@ class Report:
     output: str
     cases: tuple[Case, ...]
     verdicts: dict[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Report: {self.summary()}>"
 
     def ended(self, *statuses: str) -> list[Case]:
         return [case for case in self.cases if case.status in statuses]
@@ -66,11 +69,11 @@ class Report:
         return ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
-def run_conformance(host: str, results: Path, *, sparse: bool) -> Report:
+def run_conformance(host: str, results: Path, **options: str) -> Report:
     """Runs all of it against the registry at ``host``, which keeps no content of an earlier run.
 
-    ``sparse``: whether the registry is configured to take indexes of manifests it does not have. The program's own
-    report (``report.html``, with every request and answer) stays in ``results``.
+    ``options``: further settings of the program's, over `SETTINGS`. Its own report (``report.html``, with every
+    request and answer) stays in ``results``.
     """
     ended = subprocess.run(
         [tool("conformance")],
@@ -80,7 +83,7 @@ def run_conformance(host: str, results: Path, *, sparse: bool) -> Report:
             **SETTINGS,
             "OCI_REGISTRY": host,
             "OCI_RESULTS_DIR": str(results),
-            "OCI_DATA_SPARSE": str(sparse).lower(),
+            **options,
         },
         cwd=results,
         stdin=subprocess.DEVNULL,

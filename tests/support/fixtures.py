@@ -11,7 +11,7 @@ import pytest
 from tests.store.seaweed import Seaweed
 from tests.support.images import KIB, Image, Index, make_image, make_index
 from tests.support.reading import Reader
-from tests.support.server import bucketry
+from tests.support.server import assert_no_fault, bucketry
 
 OTHER_REGISTRY = "CLIENT_TESTS_REGISTRY"
 """Names (``host:port``, plain HTTP) a registry to drive the clients against instead of bucketry.
@@ -47,6 +47,7 @@ def local_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registr
     folder = tmp_path_factory.mktemp("local")
     with bucketry(str(folder / "store"), folder) as server:
         yield Registry(server.host, "local")
+        assert_no_fault(server)
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +56,7 @@ def s3_registry(tmp_path_factory: pytest.TempPathFactory, seaweed: Seaweed) -> I
     folder = tmp_path_factory.mktemp("s3")
     with bucketry(f"s3://{seaweed.bucket}/clients", folder, env=seaweed.environ()) as server:
         yield Registry(server.host, "s3")
+        assert_no_fault(server)
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -94,7 +94,7 @@ async def serve(backends: Sequence[str], state: RoundRobin, started: threading.E
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
         forwarder = Forwarder(backends, state, session)
-        runner = web.ServerRunner(web.Server(forwarder.handle, auto_decompress=False), shutdown_timeout=1)
+        runner = web.ServerRunner(web.Server(forwarder.handle, access_log=None), shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", state.port).start()
         started.set()

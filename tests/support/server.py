@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,13 @@ def ended(daemon: Daemon, ready: Callable[[], bool]) -> Iterator[None]:
         daemon.kill()
         raise
     daemon.terminate()
+
+
+def assert_no_fault(server: Server) -> None:
+    """The log so far shows no answer of 500 or above and no traceback."""
+    lines = server.log().splitlines()
+    faults = [line for line in lines if re.search(r'"status":5\d\d\b|"level":"(error|critical)"|Traceback', line)]
+    assert not faults, "\n".join(faults[:20])
 
 
 @contextmanager
