@@ -45,7 +45,8 @@ class Daemon:
 
     def kill(self) -> None:
         """SIGKILL to it and to every process it started."""
-        for pid in [*descendants(self.process.pid), self.process.pid]:
+        # The first process first: it might start another in place of a child that it sees die.
+        for pid in [self.process.pid, *reversed(descendants(self.process.pid))]:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
