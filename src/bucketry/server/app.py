@@ -26,6 +26,9 @@ from bucketry.store.contract import StoreError, Unavailable
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _UPLOADS = (Route.UPLOADS, Route.UPLOAD)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+"""Labels of metrics: clients may make up any number of others."""
+
 DISCARDED = 16 * 1024 * 1024
 """Bytes of a body that are read and thrown away after a request was refused; more are left unread."""
 
@@ -60,11 +63,10 @@ class App:
         answer = _Answer(send, request_id, head=scope["method"] == "HEAD")
         client = self._client(scope, request)
         self._metrics.requests_in_flight.inc()
-        route = "none"
         failure: str | None = None
         try:
             try:
-                route, response = await self._route(request, body, client)
+                response = await self._route(request, body, client, answer)
             except ClientGone:
                 response = None
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
@@ -84,8 +86,8 @@ class App:
             self._drain.leave(body)
             self._metrics.requests_in_flight.dec()
             self._metrics.answered(
-                scope["method"],
-                route,
+                scope["method"] if scope["method"] in _METHODS else "other",
+                answer.route,
                 answer.status,
                 seconds=(seconds := time.perf_counter() - began),
                 received=body.received,
@@ -109,21 +111,23 @@ class App:
         if answer.broken:
             raise ConnectionAbortedError(failure)
 
-    async def _route(self, request: Request, body: RequestBody, client: str | None) -> tuple[str, Response]:
+    async def _route(self, request: Request, body: RequestBody, client: str | None, answer: _Answer) -> Response:
         path, method = request.scope["path"], request.scope["method"]
         head = (
             len(path) + len(request.scope["query_string"]) + sum(len(n) + len(v) for n, v in request.scope["headers"])
         )
         if head > self._config.limits.request_head:
             most = self._config.limits.request_head
-            return "none", error_response(431, "UNSUPPORTED", f"the request's head has more than {most} bytes")
+            return error_response(431, "UNSUPPORTED", f"the request's head has more than {most} bytes")
         if path != "/v2" and not path.startswith("/v2/"):
-            return "other", await self._other(path, method)
+            answer.route = "other"
+            return await self._other(path, method)
         target = resolve(path)
+        answer.route = target.route.value
         handlers = self._lifetime.handlers
         if handlers is None:
             raise Unavailable("the registry is starting")
-        return target.route.value, await self._answer(handlers, target, request, body, client)
+        return await self._answer(handlers, target, request, body, client)
 
     async def _answer(
         self, handlers: Handlers, target: Target, request: Request, body: RequestBody, client: str | None
@@ -212,6 +216,8 @@ class _Answer:
         self._request_id = request_id.encode()
         self._head = head
         self.status = 500
+        self.route = "none"
+        """The label of metrics: known once the path is."""
         self.sent = 0
         self.broken = False
 
