@@ -219,12 +219,13 @@ class _Answer:
         self.route = "none"
         """The label of metrics: known once the path is."""
         self.sent = 0
+        self._headers: list[tuple[bytes, bytes]] = []
         self.broken = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [
+            message["headers"] = self._headers = [
                 *message["headers"],
                 (b"docker-distribution-api-version", b"registry/2.0"),
                 (b"x-content-type-options", b"nosniff"),
@@ -235,4 +236,6 @@ class _Answer:
                 message = {**message, "body": b""}
             else:
                 self.sent += len(message.get("body", b""))
+        elif message["type"] == "http.response.pathsend":
+            self.sent += int(dict(self._headers)[b"content-length"])
         await self._send(message)
