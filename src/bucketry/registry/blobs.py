@@ -3,7 +3,8 @@
 What holds here (design, invariants 3 to 5):
 
 - A repository serves a blob because it has a link to it, and for no other reason.
-- Whoever tells a client that it need not upload renews the link first, and looks at the record after.
+- Whoever tells a client that it need not upload reads the link first (renewed where it is not fresh), and looks at
+  the record after. A link alone proves nothing: its writer may have lost to the collector, and died before it knew.
 - A commit writes the record, then the link. Where the record is not its own fresh one it reads it again after the link.
 """
 
@@ -22,6 +23,7 @@ from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encod
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
 from bucketry.registry.sharing import SharedReads
 from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, Store, StoredObject
+from bucketry.store.contract import Unsupported as StoreUnsupported
 
 FRESH = 300.0
 """Seconds: a record this commit made so recently cannot have been condemned.
@@ -67,20 +69,20 @@ class Blobs:
 
         So the link's lease is renewed where it is not fresh, and the answer never comes from a cache.
         """
+        key = layout.link(repository, digest)
         while True:
             link, held = await self._link(repository, digest)
-            if self._clock.now() - held.info.modified < self._settings.lease_renewal:
+            etag = held.info.etag
+            if self._clock.now() - held.info.modified >= self._settings.lease_renewal:
+                renewed = msgspec.structs.replace(link, nonce=self._ids.token())
+                try:
+                    etag = await self._store.put(key, encode(renewed), condition=IfMatch(etag))
+                except PreconditionFailed:
+                    continue
+            if await self._confirmed(digest, link.data):
                 return Blob(digest, link.size, link.data)
-            renewed = msgspec.structs.replace(link, nonce=self._ids.token())
-            key = layout.link(repository, digest)
-            try:
-                await self._store.put(key, encode(renewed), condition=IfMatch(held.info.etag))
-            except PreconditionFailed:
-                continue
-            if await self._revive(digest) is None:
-                await self._store.delete(key)
-                raise _unknown(repository, digest)
-            return Blob(digest, link.size, link.data)
+            await self._withdraw(key, etag)
+            raise _unknown(repository, digest)
 
     async def require(self, repository: str, digests: Iterable[Digest]) -> None:
         """Raises `ManifestBlobUnknown`, naming all that are missing, unless the repository has every blob."""
@@ -125,11 +127,11 @@ class Blobs:
             except BlobUnknown:
                 return None
         key = layout.link(repository, digest)
-        await self._put_link(key, found.size, found.data)
-        if await self._revive(digest) is None:
-            await self._store.delete(key)
-            return None
-        return found
+        etag = await self._put_link(key, found.size, found.data)
+        if await self._confirmed(digest, found.data):
+            return found
+        await self._withdraw(key, etag)
+        return None
 
     async def publish(self, repository: str, digest: Digest, size: int, data: str, *, exclusive: bool) -> Blob:
         """Makes bytes that are in the store, and were hashed, a blob of the repository.
@@ -144,8 +146,7 @@ class Blobs:
             await self._put_link(layout.link(repository, digest), record.size, record.data)
             if fresh and self._clock.monotonic() - began < FRESH:
                 break
-            held = await self._revive(digest)
-            if held is not None and held.data == record.data:
+            if await self._confirmed(digest, record.data):
                 break
         if exclusive and record.data != data:
             await self._store.delete(data)
@@ -167,8 +168,21 @@ class Blobs:
             raise _unknown(repository, digest) from None
         return decode(held.body, Link, held.info.key), held
 
-    async def _put_link(self, key: str, size: int, data: str) -> None:
-        await self._store.put(key, encode(Link(size=size, data=data, nonce=self._ids.token())))
+    async def _put_link(self, key: str, size: int, data: str) -> str:
+        """The new link's etag."""
+        return await self._store.put(key, encode(Link(size=size, data=data, nonce=self._ids.token())))
+
+    async def _confirmed(self, digest: Digest, data: str) -> bool:
+        """Whether a link to ``data`` that is in place holds: looked at before, the record might still be condemned."""
+        record = await self._revive(digest)
+        return record is not None and record.data == data
+
+    async def _withdraw(self, key: str, etag: str) -> None:
+        """Removes a link that does not hold, and no link that another request put in its place."""
+        try:
+            await self._store.delete(key, condition=IfMatch(etag))
+        except (PreconditionFailed, StoreUnsupported):
+            pass  # Where the store cannot, the link stays: nobody is told that its blob is there.
 
     async def _make_record(self, key: str, size: int, data: str) -> tuple[BlobRecord, bool]:
         """A live record for the bytes, and whether this call made it live with these very bytes."""
