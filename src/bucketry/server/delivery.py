@@ -55,10 +55,13 @@ class Delivery:
         try:
             ranges = parse_range(range_header, blob.size)
         except Unsatisfiable:
-            return Response(None, 416, {**headers, "content-range": f"bytes */{blob.size}"})
+            headers = {**headers, "cache-control": "no-store", "content-range": f"bytes */{blob.size}"}
+            return Response(None, 416, headers)
         several = ranges is not None and len(ranges) > 1
         if blob.size >= self._config.redirect_from and not several and self._wants_redirect(client):
-            return Response(None, 307, {**headers, "location": await self._url(blob), "content-length": "0"})
+            # Not to be kept: the URL ends long before the blob does, and it is as good as a password.
+            headers = {**headers, "cache-control": "no-store", "location": await self._url(blob)}
+            return Response(None, 307, {**headers, "content-length": "0"})
         headers = {**headers, "content-type": OCTET_STREAM, "accept-ranges": "bytes"}
         if ranges is None:
             return self._whole(blob, headers, sendfile)
