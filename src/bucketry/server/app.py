@@ -7,7 +7,8 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeAlias
 
 import structlog
 from starlette.requests import Request
@@ -25,6 +26,8 @@ from bucketry.server.routes import Route, Target, resolve
 from bucketry.store.contract import StoreError, Unavailable
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 _UPLOADS = (Route.UPLOADS, Route.UPLOAD)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """Labels of metrics: clients may make up any number of others."""
@@ -180,26 +183,29 @@ class App:
 
     def _client(self, scope: Scope, request: Request) -> str | None:
         """The address of the client: the connection's, or what trusted proxies say they forward for."""
-        peer: str | None = scope["client"][0] if scope.get("client") else None
-        if not self._trusted or peer is None or not self._trusts(peer):
-            return peer
-        for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
-            address = hop.strip()
-            try:
-                ipaddress.ip_address(address)
-            except ValueError:
-                return peer
-            peer = address
-            if not self._trusts(address):
-                return address
-        return peer
+        peer = _address(scope["client"][0]) if scope.get("client") else None
+        if peer is not None and self._trusts(peer):
+            for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+                address = _address(hop.strip())
+                if address is None:
+                    break
+                peer = address
+                if not self._trusts(peer):
+                    break
+        return None if peer is None else str(peer)
 
-    def _trusts(self, address: str) -> bool:
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+    def _trusts(self, address: Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> Address | None:
+    """An IPv4 client of a socket that takes both kinds has its address inside an IPv6 one: it is taken out."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _not_allowed(method: str, allowed: Iterable[str]) -> Response:
