@@ -1,0 +1,270 @@
+"""The S3 server, what caps its connections, and the two registries: each a context manager, on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
+
+from bench.processes import accepts, answers, find_program, free_ports, require_program, running, settle
+
+REGION = "us-east-1"
+ACCESS_KEY = "BENCH"
+SECRET_KEY = "bench-secret"
+BUCKETS = ("peer", "bucketry")
+_STREAM_MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket of a running S3 server. ``metrics`` is the port of that server's own counters."""
+
+    name: str
+    port: int
+    metrics: int
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """A running registry: ``pid`` is the process that all its others come from."""
+
+    name: str
+    port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The registry to compare with: CNCF distribution, by its program."""
+
+    program: str
+    version: str
+
+
+def find_peer(program: str | None) -> Peer:
+    """distribution v3 where it is installed or can be built, or else Debian's docker-registry (2.8).
+
+    Raises `processes.Missing`.
+    """
+    found = program or find_program("registry") or _build_peer() or find_program("docker-registry")
+    if found is None:
+        found = require_program("registry", ".ci/tools go bench, or Debian's package docker-registry")
+    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    return Peer(found, said[-1].removeprefix("v").removesuffix("+unknown"))
+
+
+def _build_peer() -> str | None:
+    tools = Path(__file__).parent.parent / ".ci" / "tools"
+    if find_program("go") is None or not tools.exists():
+        return None
+    print("building the peer once, distribution v3: .ci/tools go bench", flush=True)
+    subprocess.run([tools, "go", "bench"], check=False)
+    return find_program("registry")
+
+
+class Services:
+    """Starts servers. Their files are below ``memory`` (a tmpfs, if there is one), or ``disk`` where they are large."""
+
+    def __init__(self, memory: Path, disk: Path, peer: Peer) -> None:
+        self._memory = memory
+        self._disk = disk
+        self._peer = peer
+        self._numbers = count(1)
+
+    @contextmanager
+    def scratch(self, name: str, *, expected: int = 0) -> Iterator[Path]:
+        """A folder for a block, for ``expected`` bytes: in memory, where that leaves as much again."""
+        parent = self._disk if expected > _available_memory() // 2 else self._memory
+        place = parent / f"{next(self._numbers):03d}-{name}"
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    @contextmanager
+    def seaweed(self, *, expected: int = 0) -> Iterator[tuple[Bucket, Bucket]]:
+        """A SeaweedFS with a bucket for the peer and one for bucketry, which will hold ``expected`` bytes."""
+        weed = require_program("weed", "make dev")
+        with self.scratch("seaweed", expected=expected) as place, ExitStack() as stack:
+            data, config = place / "data", place / "s3.json"
+            data.mkdir()
+            keys = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
+            actions = ["Admin", "Read", "Write", "List", "Tagging"]
+            config.write_text(json.dumps({"identities": [{"name": "bench", "credentials": keys, "actions": actions}]}))
+            ports = free_ports(9)
+            options = {
+                "ip": "127.0.0.1",
+                "ip.bind": "127.0.0.1",
+                "dir": data,
+                "master.port": ports[0],
+                "master.port.grpc": ports[1],
+                "master.telemetry": "false",
+                "master.volumeSizeLimitMB": 1024,
+                "volume.port": ports[2],
+                "volume.port.grpc": ports[3],
+                "volume.max": 100,
+                "volume.preStopSeconds": 0,
+                "filer.port": ports[4],
+                "filer.port.grpc": ports[5],
+                "filer.localSocket": place / "filer.sock",
+                "s3.port": ports[6],
+                "s3.port.grpc": ports[7],
+                "s3.localSocket": place / "s3.sock",
+                "s3.config": config,
+                "s3.port.iceberg": 0,
+                "s3.port.lance": 0,
+                "s3.autoCreateBucket": "false",
+                "metricsPort": ports[8],
+                "metricsIp": "127.0.0.1",
+            }
+            command = [weed, "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+            peers, ours = (Bucket(name, ports[6], ports[8]) for name in BUCKETS)
+            stack.enter_context(
+                running(
+                    "SeaweedFS",
+                    command,
+                    place / "log",
+                    # No AWS_* of the caller's: weed takes them for an identity of its own.
+                    env=_environ(HOME=str(place)),
+                    ready=lambda: accepts(ports[6]) and _takes_writes(ports[6]),
+                    grace=0,  # Its data is thrown away.
+                )
+            )
+            yield peers, ours
+
+    @contextmanager
+    def capped(self, bucket: Bucket, rate: str) -> Iterator[Bucket]:
+        """The bucket by a way on which each connection has ``rate`` bytes a second (``10m``), up and down."""
+        nginx = require_program("nginx", "sudo .ci/tools apt")
+        with self.scratch("cap") as place:
+            (port,) = free_ports(1)
+            config = place / "nginx.conf"
+            load = f"load_module {_STREAM_MODULE};\n" if _STREAM_MODULE.exists() else ""
+            config.write_text(
+                f"{load}daemon off;\nmaster_process off;\npid {place}/pid;\nerror_log {place}/log warn;\n"
+                "events { worker_connections 1024; }\n"
+                f"stream {{ server {{ listen 127.0.0.1:{port}; proxy_pass 127.0.0.1:{bucket.port};\n"
+                f"proxy_upload_rate {rate}; proxy_download_rate {rate}; }} }}\n"
+            )
+            command = [nginx, "-p", str(place), "-c", str(config)]
+            with running("nginx", command, place / "log", env=_environ(), ready=lambda: accepts(port)):
+                yield Bucket(bucket.name, port, bucket.metrics)
+
+    @contextmanager
+    def peer(self, where: Bucket | Path, *, cache: bool = True) -> Iterator[Registry]:
+        """The peer with its defaults. ``cache``: with its in-memory cache of blob descriptors, which it does not have
+        by default, but which the configurations that its image and its Debian package bring switch on."""
+        with self.scratch("peer") as place:
+            (port,) = free_ports(1)
+            storage: dict[str, object] = {"filesystem": {"rootdirectory": str(where)}}
+            if isinstance(where, Bucket):
+                options: dict[str, object] = {
+                    "region": REGION,
+                    "regionendpoint": where.endpoint,
+                    "bucket": where.name,
+                    "accesskey": ACCESS_KEY,
+                    "secretkey": SECRET_KEY,
+                    "secure": False,
+                    "v4auth": True,
+                }
+                if self._peer.version.startswith("3"):
+                    options["forcepathstyle"] = True
+                storage = {"s3": options}
+            if cache:
+                storage["cache"] = {"blobdescriptor": "inmemory"}
+            config = place / "config.yml"  # JSON is YAML too.
+            config.write_text(
+                json.dumps(
+                    {
+                        "version": 0.1,
+                        "storage": storage,
+                        "http": {"addr": f"127.0.0.1:{port}", "secret": "bench"},
+                    }
+                )
+            )
+            command = [self._peer.program, "serve", str(config)]
+            with running(
+                "the peer",
+                command,
+                place / "log",
+                env=_environ(OTEL_TRACES_EXPORTER="none"),
+                ready=lambda: answers(port, "/v2/"),
+            ) as pid:
+                settle(pid)
+                yield Registry("peer" if cache else "peer without cache", port, pid)
+
+    @contextmanager
+    def bucketry(self, where: Bucket | Path) -> Iterator[Registry]:
+        """bucketry with its defaults."""
+        program = require_program("bucketry", "make setup")
+        with self.scratch("bucketry") as place:
+            (port,) = free_ports(1)
+            store, env, also = str(where), _environ(), []
+            if isinstance(where, Bucket):
+                store = f"s3://{where.name}"
+                env = _environ(
+                    AWS_ACCESS_KEY_ID=ACCESS_KEY,
+                    AWS_SECRET_ACCESS_KEY=SECRET_KEY,
+                    AWS_REGION=REGION,
+                    AWS_EC2_METADATA_DISABLED="true",
+                )
+                also = ["--set", f"store.endpoint={where.endpoint}"]
+            command = [program, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *also]
+            with running("bucketry", command, place / "log", env=env, ready=lambda: answers(port, "/readyz")) as pid:
+                settle(pid)
+                yield Registry("bucketry", port, pid)
+
+
+def _available_memory() -> int:
+    """Bytes; 0 where this system does not tell."""
+    try:
+        found = re.search(r"^MemAvailable: +(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
+
+
+def _environ(**also: str) -> dict[str, str]:
+    """What servers see of the environment: no setting of the person who runs this."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return kept | also
+
+
+def _takes_writes(port: int) -> bool:
+    """Makes the buckets, and says whether objects can be written: volumes come up last."""
+    client: Any = Session().create_client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
+    )
+    try:
+        for bucket in BUCKETS:
+            with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
+                client.create_bucket(Bucket=bucket)
+            client.put_object(Bucket=bucket, Key="~ready", Body=b"ready")
+            client.delete_object(Bucket=bucket, Key="~ready")
+    except (BotoCoreError, ClientError):
+        return False
+    finally:
+        client.close()
+    return True
