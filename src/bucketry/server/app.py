@@ -77,7 +77,8 @@ class App:
             if response is None:
                 answer.status = CLIENT_CLOSED
             else:
-                if response.status_code >= 400:
+                # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
+                if response.status_code >= 400 and (body.received or "expect" not in request.headers):
                     await body.discard(DISCARDED)
                 try:
                     await response(scope, receive, answer.send)
