@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from bucketry.hashing import Hasher
 from bucketry.oci.errors import SizeInvalid
 from bucketry.registry.budget import MemoryBudget, Reservation
-from bucketry.store.contract import MAX_PARTS, Buffer, Part, Store, StoreError
+from bucketry.store.contract import MAX_PARTS, Buffer, Part, Store, StoreError, Unavailable
 
 _HASH_IN_THREAD = 64 * 1024
 """Bytes: below, a hop to a thread costs more than the hash."""
@@ -79,10 +80,17 @@ class PartStream:
     async def feed(self, body: AsyncIterator[bytes], *, length: int | None) -> BodyInterrupted | None:
         """Takes a body of ``length`` bytes (None: unknown) to its end, or to where it was interrupted.
 
-        Raises `SizeInvalid` for a blob of more parts than a store takes, and whatever the store raises.
+        Raises `SizeInvalid` for a body longer than that (as soon as it is, so that it takes no more memory than was
+        reserved for it) and for a blob of more parts than a store takes, and whatever the store raises.
         """
+        if length is not None and self.size + length > MAX_PARTS * self.part_size:
+            raise too_many_parts(self.part_size)
+        received = 0
         try:
             async for chunk in body:
+                received += len(chunk)
+                if length is not None and received > length:
+                    raise SizeInvalid(f"the body was announced with {length} bytes and has more")
                 view = memoryview(chunk)
                 while view:
                     if self.rest_is_full():
@@ -102,8 +110,6 @@ class PartStream:
         room = self.part_size
         if length is not None and not self._sending and not self.shipped:
             room = min(room, self._filled + length)
-        if room <= self._filled:
-            room = self.part_size  # More arrives than was announced: the caller compares in the end.
         if self._reservation is None:
             self._reservation = await self._budget.reserve(room)
         kept = self._buffer
@@ -117,10 +123,7 @@ class PartStream:
             self.made_upload = True
         if self.next_number > self._last_number:
             if self._numbers is None:
-                raise SizeInvalid(
-                    f"the blob has more than {MAX_PARTS} parts of {self.part_size} bytes: "
-                    "set upload.part_size higher on the registry"
-                )
+                raise too_many_parts(self.part_size)
             self.next_number, self._last_number = await self._numbers()
         await self._turns.acquire()
         if self._failure is not None:
@@ -128,9 +131,9 @@ class PartStream:
         number, self.next_number = self.next_number, self.next_number + 1
         part = self.rest()
         self._hash_rest()
-        sending = asyncio.create_task(self._send(number, part, self.offset, self._hashing, self._reservation))
+        sending = asyncio.create_task(self._send(number, part, self.offset, self._hashing))
         self._sending.add(sending)
-        sending.add_done_callback(self._sent)
+        sending.add_done_callback(partial(self._sent, self._reservation))
         self.offset += len(part)
         self._buffer, self._filled, self._hashed, self._reservation = bytearray(), 0, 0, None
 
@@ -148,29 +151,21 @@ class PartStream:
         else:
             await asyncio.to_thread(self.hasher.update, fresh)
 
-    async def _send(
-        self,
-        number: int,
-        part: memoryview,
-        offset: int,
-        hashing: asyncio.Task[None] | None,
-        reservation: Reservation | None,
-    ) -> None:
+    async def _send(self, number: int, part: memoryview, offset: int, hashing: asyncio.Task[None] | None) -> None:
         assert self.upload is not None
-        try:
-            etag = await self._store.put_part(self.key, self.upload, number, part, offset=offset)
-            if hashing is not None:
-                await hashing
-            self.shipped.append(Part(number, len(part), etag))
-        finally:
-            if reservation is not None:
-                reservation.release()
+        etag = await self._store.put_part(self.key, self.upload, number, part, offset=offset)
+        if hashing is not None:
+            await hashing
+        self.shipped.append(Part(number, len(part), etag))
 
-    def _sent(self, sending: asyncio.Task[None]) -> None:
+    def _sent(self, reservation: Reservation | None, sending: asyncio.Task[None]) -> None:
+        # Here and not in the task, which does not run at all where it is cancelled before it began.
+        if reservation is not None:
+            reservation.release()
         self._sending.discard(sending)
         self._turns.release()
-        if not sending.cancelled() and self._failure is None:
-            self._failure = sending.exception()
+        if self._failure is None:
+            self._failure = Unavailable("a part was given up") if sending.cancelled() else sending.exception()
 
     async def settle(self) -> None:
         """Waits until every part that left has arrived and every byte is hashed. Raises what a part raised."""
@@ -204,3 +199,11 @@ class PartStream:
             self._reservation.release()
             self._reservation = None
         self._buffer, self._filled, self._hashed = bytearray(), 0, 0
+
+
+def too_many_parts(part_size: int) -> SizeInvalid:
+    """The error of a blob that needs more part numbers than a store has; each chunk may use up one of its own."""
+    return SizeInvalid(
+        f"the blob has more than {MAX_PARTS} parts of {part_size} bytes, or came in too many chunks: "
+        "set upload.part_size higher on the registry, or send larger chunks"
+    )
