@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bucketry.registry.blobs import Blob
 from bucketry.registry.budget import MemoryBudget
+from bucketry.registry.chunks import Chunk, Progress
 from bucketry.registry.manifests import Pushed, StoredManifest
 from bucketry.registry.parts import BodyInterrupted
 from bucketry.registry.registry import NewerFormat, Registry
 from bucketry.registry.settings import Clock, Ids, RandomIds, RegistrySettings, SystemClock
-from bucketry.registry.uploads import Chunk, Progress
 
 __all__ = [
     "Blob",

@@ -17,7 +17,7 @@ from enum import Enum
 
 import msgspec
 
-from bucketry.oci.errors import UploadUnknown
+from bucketry.oci.errors import UploadInvalid, UploadUnknown
 from bucketry.registry import layout
 from bucketry.registry.records import decode
 from bucketry.registry.settings import Clock, Ids
@@ -156,6 +156,24 @@ def parse(key: str, body: bytes, etag: str) -> Held:
     if len(tail) != session.tail:
         raise Corrupt(f"{key} says that {session.tail} bytes follow its first line, and {len(tail)} do")
     return Held(session, tail, etag)
+
+
+def check_not_cancelled(session: Session) -> None:
+    """Raises `UploadUnknown`."""
+    if session.state is State.CANCELLED:
+        raise _unknown("the upload was cancelled")
+
+
+def check_open(session: Session) -> None:
+    """Raises `UploadUnknown`, `UploadInvalid`."""
+    check_not_cancelled(session)
+    if session.state is State.COMMITTING:
+        raise UploadInvalid("the upload is being committed, and takes no more chunks")
+
+
+def ended() -> UploadUnknown:
+    """The error of a session that was there and is no more."""
+    return _unknown("the upload has ended")
 
 
 def _unknown(why: str) -> UploadUnknown:

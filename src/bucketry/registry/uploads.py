@@ -17,50 +17,47 @@ had not declared, or a replica has no libcrypto. Then the bytes are hashed from 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import msgspec
 
 from bucketry import hashing
 from bucketry.oci import Digest
-from bucketry.oci.errors import DigestMismatch, RangeInvalid, SizeInvalid, UploadInvalid, UploadUnknown
+from bucketry.oci.errors import DigestMismatch, RangeInvalid, UploadInvalid, UploadUnknown
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.budget import MemoryBudget, Reservation
+from bucketry.registry.chunks import Chunk, Progress, check_digest, check_length, check_start
 from bucketry.registry.ended import EndedSessions
-from bucketry.registry.parts import PartStream
-from bucketry.registry.sessions import UNDECLARED, Held, Session, Sessions, State, Ticket
+from bucketry.registry.parts import PartStream, too_many_parts
+from bucketry.registry.sessions import (
+    UNDECLARED,
+    Held,
+    Session,
+    Sessions,
+    State,
+    Ticket,
+    check_not_cancelled,
+    check_open,
+    ended,
+)
 from bucketry.registry.settings import Ids, RegistrySettings
-from bucketry.store.contract import Buffer, InvalidPart, NotFound, PreconditionFailed, Store, UploadNotFound
+from bucketry.store.contract import (
+    MAX_PARTS,
+    Buffer,
+    InvalidPart,
+    NotFound,
+    PreconditionFailed,
+    Store,
+    UploadNotFound,
+)
 
 RESERVED_NUMBERS = 64
 """Part numbers that a chunk of unknown length reserves at a time."""
 
 
 DEFAULT_ALGORITHM = "sha256"
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where an upload stands: ``offset`` bytes are held; ``stored`` says whether the store has the session yet."""
-
-    session_id: str
-    offset: int
-    stored: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A body and what the request says of it.
-
-    ``start`` is where it begins in the blob (None: where the session stands); ``length`` its bytes (None: unknown).
-    """
-
-    body: AsyncIterator[bytes]
-    length: int | None = None
-    start: int | None = None
 
 
 class Uploads:
@@ -93,13 +90,13 @@ class Uploads:
         declared = session_id.split(".")[2]
         return digest.algorithm == (DEFAULT_ALGORITHM if declared == UNDECLARED else declared)
 
-    async def status(self, repository: str, principal: str, session_id: str) -> Progress:
+    async def status(self, repository: str, principal: str, session_id: str, *, continued: bool = False) -> Progress:
+        """``continued`` says that the client has been told of a chunk before. Raises `UploadUnknown`."""
         ticket = self._check(session_id, repository, principal)
         held = await self._sessions.load(ticket)
-        if held is None:
-            return Progress(session_id, 0, False)
-        _check_not_cancelled(held.session)
-        return Progress(session_id, held.session.size, True)
+        session = self._session(ticket, held, continued=continued)
+        check_not_cancelled(session)
+        return Progress(session_id, session.size, held is not None)
 
     async def cancel(self, repository: str, principal: str, session_id: str) -> None:
         """Ends the session. Bytes that a commit may be publishing right now are left to the sweeper."""
@@ -107,7 +104,7 @@ class Uploads:
         while True:
             held = await self._sessions.load(ticket)
             session = self._new_session(ticket) if held is None else held.session
-            _check_not_cancelled(session)
+            check_not_cancelled(session)
             if session.state is State.COMMITTING:
                 raise UploadInvalid("the upload is being committed and cannot be cancelled any more")
             cancelled = msgspec.structs.replace(session, state=State.CANCELLED)
@@ -131,10 +128,11 @@ class Uploads:
         if continued or chunk.start:
             with await self.budget.reserve(self._settings.part_size) as reservation:
                 held = await self._sessions.load(ticket)
-                session = self._new_session(ticket) if held is None else held.session
-                _check_open(session)
-                _check_start(chunk, session.size)
-                stream, keeper = await self._continue(ticket, held, session, chunk, reservation.hand_over())
+                session = self._session(ticket, held, continued=continued)
+                check_open(session)
+                check_start(chunk, session.size)
+                with _translated():
+                    stream, keeper = await self._continue(ticket, held, session, chunk, reservation)
         else:
             session = self._new_session(ticket)
             stream, keeper = await self._continue(ticket, None, session, chunk, None)
@@ -142,7 +140,7 @@ class Uploads:
             try:
                 interrupted = await stream.feed(chunk.body, length=chunk.length)
                 if interrupted is None:
-                    _check_length(chunk, stream.size - session.size)
+                    check_length(chunk, stream.size - session.size)
                 if stream.size > session.size:
                     await self._save(
                         ticket, keeper, session, stream, streamed=chunk.start is None and interrupted is None
@@ -162,27 +160,28 @@ class Uploads:
     async def push(self, repository: str, digest: Digest, chunk: Chunk) -> Blob:
         """A whole blob in one request (a single POST, or a PUT to a session that has had no chunk)."""
         stream = self._stream(hashing.new(digest.algorithm, native=self._native))
-        try:
-            interrupted = await stream.feed(chunk.body, length=chunk.length)
-            if interrupted is not None:
-                raise interrupted
-            _check_length(chunk, stream.size)
-            if stream.upload is None:
-                await stream.settle()
-                _check_digest(digest, stream.hasher.hexdigest())
-                await self._store.put(stream.key, stream.rest())
-            else:
-                await stream.ship()
-                await stream.settle()
-                _check_digest(digest, stream.hasher.hexdigest())
-                await self._store.complete_multipart(stream.key, stream.upload, stream.shipped)
-                stream.made_upload = False
-        except BaseException:
-            await stream.discard()
-            raise
-        size = stream.size
-        stream.release()
-        return await self._blobs.publish(repository, digest, size, stream.key, exclusive=True)
+        with _translated():
+            try:
+                interrupted = await stream.feed(chunk.body, length=chunk.length)
+                if interrupted is not None:
+                    raise interrupted
+                check_length(chunk, stream.size)
+                if stream.upload is None:
+                    await stream.settle()
+                    check_digest(digest, stream.hasher.hexdigest())
+                    await self._store.put(stream.key, stream.rest())
+                else:
+                    await stream.ship()
+                    await stream.settle()
+                    check_digest(digest, stream.hasher.hexdigest())
+                    await self._store.complete_multipart(stream.key, stream.upload, stream.shipped)
+                    stream.made_upload = False
+            except BaseException:
+                await stream.discard()
+                raise
+            size = stream.size
+            stream.release()
+            return await self._blobs.publish(repository, digest, size, stream.key, exclusive=True)
 
     async def commit(
         self,
@@ -198,30 +197,29 @@ class Uploads:
 
         Raises `DigestMismatch`: the session stays open where no more was sent; `UploadUnknown`, `RangeInvalid`.
         """
-        try:
-            ticket = self._check(session_id, repository, principal)
-        except UploadUnknown:
-            if self._ended.digest(session_id) == digest:
-                return await self._blobs.stat(repository, digest)  # Its answer was lost, and it is asked again.
-            raise
+        ticket = self._sessions.check(session_id, repository, principal)
+        if self._ended.digest(session_id) == digest:
+            return await self._blobs.stat(repository, digest)  # Its answer was lost, and it is asked again.
+        self._check_not_ended(ticket)
         if chunk is not None and not continued and not chunk.start and await self._sessions.load(ticket) is None:
             blob = await self.push(repository, digest, chunk)
             self._ended.add(session_id, digest, None)
             return blob
         with await self.budget.reserve(self._settings.part_size) as reservation:
             held = await self._sessions.load(ticket)
-            session = self._new_session(ticket) if held is None else held.session
-            _check_not_cancelled(session)
+            session = self._session(ticket, held, continued=continued)
+            check_not_cancelled(session)
             if session.state is State.COMMITTING:
                 with _translated():
                     return await self._finish(ticket, session, digest)
             if chunk is not None:
-                _check_start(chunk, session.size)
+                check_start(chunk, session.size)
             elif session.sealed and session.data is not None:
                 with _translated():
                     await self._verify(session, session.data, digest)
                     return await self._publish(ticket, session, session.data, digest)
-            stream, keeper = await self._continue(ticket, held, session, chunk, reservation.hand_over())
+            with _translated():
+                stream, keeper = await self._continue(ticket, held, session, chunk, reservation)
         with _translated():
             try:
                 if chunk is not None:
@@ -241,7 +239,7 @@ class Uploads:
         interrupted = await stream.feed(chunk.body, length=chunk.length)
         received = stream.size - session.size
         if interrupted is None:
-            _check_length(chunk, received)
+            check_length(chunk, received)
             return
         if received:
             await self._save(ticket, keeper, session, stream, streamed=False)
@@ -253,7 +251,7 @@ class Uploads:
         found = stream.hasher.hexdigest()
         if stream.hasher.algorithm != digest.algorithm or stream.hasher.length != stream.size:
             found = (await asyncio.to_thread(Digest.of, stream.rest(), digest.algorithm)).hex
-        _check_digest(digest, found)
+        check_digest(digest, found)
         await self._store.put(stream.key, stream.rest())
         size = stream.size
         stream.release()
@@ -270,7 +268,7 @@ class Uploads:
         await stream.settle()
         state = _hash_state(stream)
         if state is not None and stream.hasher.algorithm == digest.algorithm:
-            _check_digest(digest, stream.hasher.hexdigest())
+            check_digest(digest, stream.hasher.hexdigest())
         claim = msgspec.structs.replace(
             _with_parts(session, stream),
             state=State.COMMITTING,
@@ -279,9 +277,8 @@ class Uploads:
             algorithm=stream.hasher.algorithm,
             hash=state,
         )
-        held = await self._replace(ticket, keeper, claim, b"")
-        stream.made_upload = False
-        return held.session
+        with _handed_over(stream):
+            return (await self._replace(ticket, keeper, claim, b"")).session
 
     async def _finish(self, ticket: Ticket, session: Session, digest: Digest) -> Blob:
         """Completes a claimed session: the first time, or again after a commit whose answer was lost."""
@@ -311,7 +308,7 @@ class Uploads:
             hasher = hashing.new(digest.algorithm, native=self._native)
             async for piece in self._store.read(data):
                 await asyncio.to_thread(hasher.update, piece)
-        _check_digest(digest, hasher.hexdigest())
+        check_digest(digest, hasher.hexdigest())
 
     async def _save(
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, *, streamed: bool
@@ -325,7 +322,8 @@ class Uploads:
             size=stream.size,
             algorithm=stream.hasher.algorithm,
             hash=_hash_state(stream),
-            next_number=max(stream.next_number, session.unreserved_number()),
+            # Before the first part left there is no upload whose numbers a commit of the old state could use.
+            next_number=max(stream.next_number, session.unreserved_number()) if session.upload else stream.next_number,
         )
         if streamed and stream.upload is None and keeper.held is None:
             await self._store.put(stream.key, stream.rest())
@@ -336,8 +334,8 @@ class Uploads:
                 await self._store.delete(stream.key)
                 raise
         else:
-            await self._replace(ticket, keeper, kept, stream.rest())
-        stream.made_upload = False
+            with _handed_over(stream):
+                await self._replace(ticket, keeper, kept, stream.rest())
 
     async def _replace(self, ticket: Ticket, keeper: _Keeper, session: Session, tail: Buffer) -> Held:
         try:
@@ -345,7 +343,7 @@ class Uploads:
         except PreconditionFailed:
             now = await self._sessions.load(ticket)
             if now is not None:
-                _check_open(now.session)
+                check_open(now.session)
             raise RangeInvalid(
                 "another request continued this upload meanwhile, and this one was not taken. "
                 "Ask for the status of the upload, and go on from there.",
@@ -366,7 +364,8 @@ class Uploads:
         tail: Buffer = b"" if held is None else held.tail
         if session.sealed and session.data is not None:
             tail = (await self._store.get(session.data, limit=session.size)).body
-        part_size = session.part_size or self._settings.part_size
+        # A tail may be longer than a part of today: the owner made parts smaller since it was sent.
+        part_size = session.part_size or max(self._settings.part_size, len(tail))
 
         async def reserve() -> tuple[int, int]:
             now = session if keeper.held is None else keeper.held.session
@@ -376,9 +375,12 @@ class Uploads:
             elif chunk.length is not None and not now.reserved:
                 count = -(-(len(tail) + chunk.length) // part_size)
             first = now.unreserved_number()
-            wider = msgspec.structs.replace(session, next_number=first + count, reserved=True)
+            last = min(first + count - 1, MAX_PARTS)
+            if last < first:
+                raise too_many_parts(part_size)
+            wider = msgspec.structs.replace(session, next_number=last + 1, reserved=True)
             await self._replace(ticket, keeper, wider, tail)
-            return first, first + count - 1
+            return first, last
 
         shared = session.upload is not None and (chunk is not None or session.reserved)
         stream = PartStream(
@@ -393,7 +395,7 @@ class Uploads:
             upload=session.upload,
             first_number=session.next_number,
             numbers=reserve if shared else None,
-            reservation=reservation,
+            reservation=None if reservation is None else reservation.hand_over(),
         )
         return stream, keeper
 
@@ -406,6 +408,14 @@ class Uploads:
             part_size=self._settings.part_size,
             parallel=self._settings.parallel_parts,
         )
+
+    def _session(self, ticket: Ticket, held: Held | None, *, continued: bool) -> Session:
+        """The session as it stands. Raises `UploadUnknown` where it was there once and is no more."""
+        if held is not None:
+            return held.session
+        if continued:
+            raise ended()
+        return self._new_session(ticket)
 
     def _new_session(self, ticket: Ticket) -> Session:
         return Session(
@@ -424,9 +434,12 @@ class Uploads:
 
     def _check(self, session_id: str, repository: str, principal: str) -> Ticket:
         ticket = self._sessions.check(session_id, repository, principal)
-        if session_id in self._ended:
-            raise UploadUnknown("the upload has ended. Start again with POST …/blobs/uploads/")
+        self._check_not_ended(ticket)
         return ticket
+
+    def _check_not_ended(self, ticket: Ticket) -> None:
+        if ticket.session_id in self._ended:
+            raise ended()
 
 
 class _Keeper:
@@ -461,6 +474,20 @@ def _with_parts(session: Session, stream: PartStream) -> Session:
 
 
 @contextmanager
+def _handed_over(stream: PartStream) -> Iterator[None]:
+    """While the session is saved, and after: a multipart upload that it may name is not the stream's to abort any more.
+
+    Where another request was first it does not; where the answer was lost it may.
+    """
+    made, stream.made_upload = stream.made_upload, False
+    try:
+        yield
+    except (UploadInvalid, UploadUnknown):
+        stream.made_upload = made
+        raise
+
+
+@contextmanager
 def _translated() -> Iterator[None]:
     """A session whose bytes the store no longer has is no session: the sweeper or another request ended it."""
     try:
@@ -469,36 +496,3 @@ def _translated() -> Iterator[None]:
         raise UploadUnknown(
             f"the upload has ended, or another request took it over ({error}). Start again with POST …/blobs/uploads/"
         ) from error
-
-
-def _check_length(chunk: Chunk, received: int) -> None:
-    if chunk.length is not None and received != chunk.length:
-        raise SizeInvalid(f"the body was announced with {chunk.length} bytes and had {received}")
-
-
-def _check_digest(digest: Digest, found: str) -> None:
-    if digest.hex != found:
-        raise DigestMismatch(
-            f"the bytes have the digest {digest.algorithm}:{found}, not {digest}: "
-            "they changed on the way, or the digest is of other bytes. Nothing was kept under that digest.",
-            detail={"expected": str(digest), "actual": f"{digest.algorithm}:{found}"},
-        )
-
-
-def _check_start(chunk: Chunk, offset: int) -> None:
-    if chunk.start is not None and chunk.start != offset:
-        raise RangeInvalid(
-            f"the chunk begins at byte {chunk.start}, and the upload stands at {offset}: chunks go in order",
-            offset=offset,
-        )
-
-
-def _check_not_cancelled(session: Session) -> None:
-    if session.state is State.CANCELLED:
-        raise UploadUnknown("the upload was cancelled. Start again with POST …/blobs/uploads/")
-
-
-def _check_open(session: Session) -> None:
-    _check_not_cancelled(session)
-    if session.state is State.COMMITTING:
-        raise UploadInvalid("the upload is being committed, and takes no more chunks")
