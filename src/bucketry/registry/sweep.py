@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from bucketry import hashing
-from bucketry.oci import Digest
+from bucketry.oci import ALGORITHMS, Digest
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blobs
 from bucketry.registry.sessions import Session, parse
@@ -75,19 +76,25 @@ class Sweeper:
         return aborted, deleted
 
     async def _published(self, session: Session) -> bool:
-        """Whether a record names the session's bytes: under the digest it claimed, or under what it hashed."""
-        digests = []
+        """Whether a record names the session's bytes, by any digest that a commit can have given them."""
+        digests: list[Digest] = []
         if session.digest is not None:
             digests.append(Digest.parse(session.digest))
-        if session.hash is not None:
-            try:
-                hasher = hashing.restore(session.algorithm, session.hash)
-            except hashing.NotResumable:
-                return True  # Cannot be told here; a replica with libcrypto, or the collector, will.
-            digests.append(Digest(session.algorithm, hasher.hexdigest()))
-        elif session.sealed:
-            return True  # Its digest was never known, so no record can be looked up: left to the collector.
+        if session.sealed and session.data is not None:
+            digests += await self._digests(session.data)
         for digest in digests:
             if await self._blobs.published_data(digest) == session.data:
                 return True
         return False
+
+    async def _digests(self, data: str) -> list[Digest]:
+        """Every digest of the bytes, none where they are gone. A commit of a sealed session claims nothing, so it may
+        have been of another algorithm than the one they were hashed with."""
+        hashers = [hashing.new(algorithm) for algorithm in sorted(ALGORITHMS)]
+        try:
+            async for piece in self._store.read(data):
+                for hasher in hashers:
+                    await asyncio.to_thread(hasher.update, piece)
+        except NotFound:
+            return []
+        return [Digest(hasher.algorithm, hasher.hexdigest()) for hasher in hashers]
