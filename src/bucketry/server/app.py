@@ -73,7 +73,7 @@ class App:
             except ClientGone:
                 response = None
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
-                response, failure = self._failed(error, request_id)
+                response, failure = self._failed(error, request_id, answer.route)
             if response is None:
                 answer.status = CLIENT_CLOSED
             else:
@@ -166,16 +166,16 @@ class App:
             return Response("This is bucketry, a container registry. Its API is below /v2/.\n", media_type="text/plain")
         return error_response(404, "UNSUPPORTED", "there is nothing here: the registry's API is below /v2/")
 
-    def _failed(self, error: Exception, request_id: str) -> tuple[Response, str]:
+    def _failed(self, error: Exception, request_id: str, route: str) -> tuple[Response, str]:
         """The answer to an error, and what the log says of it."""
         if isinstance(error, OCIError):
             return oci_error_response(error), error.message
         if isinstance(error, StoreError):
             return store_error_response(error), str(error)
         if isinstance(error, ClientSilent):
-            return error_response(408, "UNSUPPORTED", f"{error}: what had arrived is kept"), str(error)
+            return error_response(408, "UNSUPPORTED", f"{error}: {_go_on(route)}"), str(error)
         if isinstance(error, ServerStopping):
-            response = error_response(503, "UNAVAILABLE", "the server is stopping: what had arrived is kept, go on")
+            response = error_response(503, "UNAVAILABLE", f"{error}: {_go_on(route)}")
             response.headers["retry-after"] = "5"
             return response, str(error)
         _log.error("unexpected error", request_id=request_id, exc_info=error)
@@ -207,6 +207,13 @@ def _address(text: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _go_on(route: str) -> str:
+    """What a client may do whose body was not waited for."""
+    if route == Route.UPLOAD.value:
+        return "go on from where the status of the upload (GET) says that it stands"
+    return "send it again"
 
 
 def _not_allowed(method: str, allowed: Iterable[str]) -> Response:

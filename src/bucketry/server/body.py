@@ -68,13 +68,14 @@ class RequestBody:
         try:
             while not self._ended:
                 if self._drain.cut:
-                    raise ServerStopping("the server stops")
+                    raise ServerStopping("the server is stopping")
                 try:
                     async with asyncio.timeout(self._idle) as self._waiting:
                         message = await self._receive()
                 except TimeoutError:
+                    self._ended = True
                     if self._drain.cut:
-                        raise ServerStopping("the server stops") from None
+                        raise ServerStopping("the server is stopping") from None
                     raise ClientSilent(f"no byte of the request's body came for {self._idle:g} seconds") from None
                 finally:
                     self._waiting = None
