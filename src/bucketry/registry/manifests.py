@@ -3,15 +3,19 @@
 The order of writes keeps what was acknowledged whole, whatever is interrupted: children are checked (and their
 leases renewed), then the manifest, then its place among the referrers of its subject, then the marker of each tag,
 then the tag.
-Deleting goes the other way round by what a reader sees: the manifest first, then the tags that point to it.
+Deleting goes the other way round, the manifest last: so whatever is interrupted, the next delete still finds what is
+left to do. A push and a delete of one manifest at once see each other: the push looks for the manifest after it wrote
+what belongs to it, and writes all again where it is gone; the delete looks for what belongs to it once more after it
+removed the manifest, and leaves it where the manifest is back.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from bucketry.oci import Digest, Kind, Manifest, parse_manifest
 from bucketry.oci.errors import (
@@ -30,10 +34,12 @@ from bucketry.store.contract import (
     IF_ABSENT,
     Corrupt,
     IfMatch,
+    ListedObject,
     NotFound,
     PreconditionFailed,
     Store,
     StoredObject,
+    Unavailable,
 )
 from bucketry.store.contract import (
     Unsupported as StoreUnsupported,
@@ -44,6 +50,9 @@ PARSED_IN_THREAD = 256 * 1024
 """Bytes: a larger manifest takes long enough to parse that other requests would wait for it."""
 _KNOWN_REPOSITORIES = 10_000
 _TAG_ATTEMPTS = 5
+
+_A = TypeVar("_A")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +125,14 @@ class Manifests:
         await self._require_children(repository, manifest)
         await self._list_repository(repository)
         names = tuple(dict.fromkeys(tags))
+        subject = None if manifest.subject is None else manifest.subject.parsed
         for _ in range(_TAG_ATTEMPTS):
             await self._write(repository, digest, manifest, body, names)
-            # Someone may have deleted the manifest by digest before our tags were there to be deleted with it.
-            if not names or await self._exists(layout.manifest(repository, digest)):
-                break
-        subject = None if manifest.subject is None else manifest.subject.parsed
-        return Pushed(digest, subject, names)
+            # Someone may have deleted the manifest before what belongs to it was there to be deleted with it.
+            alone = not names and subject is None
+            if alone or await self._exists(layout.manifest(repository, digest)):
+                return Pushed(digest, subject, names)
+        raise Unavailable(f"manifest {digest} of {repository} is deleted again and again while it is pushed")
 
     async def delete(self, repository: str, reference: Digest | str) -> None:
         """A tag alone, or a manifest with every tag that points to it. Raises `ManifestUnknown`."""
@@ -134,11 +144,17 @@ class Manifests:
             return
         key = layout.manifest(repository, reference)
         held = await self._read(key, repository, reference)
-        manifest = parse_manifest(held.body, held.info.content_type)
+        subject = parse_manifest(held.body, held.info.content_type).subject
+        if subject is not None:
+            await self._referrers.remove(repository, subject.parsed, reference)
+        async for page in self._markers(repository, reference):
+            tags = [layout.tag(repository, _tag_of(marker)) for marker in page]
+            await _each(lambda tag: self._delete_tag(tag, reference), tags)
         await self._store.delete(key)
-        await self._delete_tags(repository, reference)
-        if manifest.subject is not None:
-            await self._referrers.remove(repository, manifest.subject.parsed, reference)
+        async for page in self._markers(repository, reference):
+            await self._delete_left(repository, reference, page)
+        if subject is not None:
+            await self._delete_left_referrer(repository, subject.parsed, reference)
 
     async def _write(
         self, repository: str, digest: Digest, manifest: Manifest, body: bytes, tags: Sequence[str]
@@ -155,48 +171,80 @@ class Manifests:
                 metadata={DIGEST_METADATA: str(digest)},
             )
 
-    async def _delete_tags(self, repository: str, digest: Digest) -> None:
+    async def _markers(self, repository: str, digest: Digest) -> AsyncIterator[tuple[ListedObject, ...]]:
+        """Those of the manifest's tags, page by page."""
         prefix = layout.tagged(repository, digest)
         after: str | None = None
-        while True:
+        more = True
+        while more:
             page = await self._store.list(prefix, after=after)
-            for marker in page.objects:
-                await self._delete_tag_of(repository, marker.key.removeprefix(prefix), digest)
-            await self._store.delete_many([marker.key for marker in page.objects])
-            if not page.more:
-                return
-            after = page.objects[-1].key
+            more = page.more
+            if page.objects:
+                after = page.objects[-1].key
+                yield page.objects
 
-    async def _delete_tag_of(self, repository: str, tag: str, digest: Digest) -> None:
+    async def _delete_tag(self, key: str, digest: Digest) -> None:
         """Deletes a tag, if it points to ``digest``: a marker alone proves nothing, as tags move."""
-        key = layout.tag(repository, tag)
-        while True:
-            try:
-                held = await self._store.get(key)
-            except NotFound:
+        while (etag := await self._pointing(key, digest)) is not None:
+            if await self._delete_unchanged(key, etag):
                 return
-            if _tag_digest(held) != digest:
-                return
-            try:
-                await self._store.delete(key, condition=IfMatch(held.info.etag))
-            except PreconditionFailed:
-                continue
-            except StoreUnsupported:
-                await self._store.delete(key)
+
+    async def _delete_left(self, repository: str, digest: Digest, markers: Sequence[ListedObject]) -> None:
+        """Deletes the markers, and the tags that a push wrote before it could see that the manifest is gone.
+
+        What is here was written before the manifest was looked for: so where that is not back, none of it belongs to a
+        push that put it back.
+        """
+        tags = [layout.tag(repository, _tag_of(marker)) for marker in markers]
+        etags = await _each(lambda tag: self._pointing(tag, digest), tags)
+        if await self._exists(layout.manifest(repository, digest)):
             return
+
+        async def delete(left: tuple[ListedObject, str, str | None]) -> None:
+            marker, tag, etag = left
+            if etag is None or await self._delete_unchanged(tag, etag):
+                try:
+                    await self._store.delete(marker.key, condition=IfMatch(marker.etag))
+                except (PreconditionFailed, StoreUnsupported):
+                    pass  # A marker too many does no harm, one that a tag needs and has not does.
+
+        await _each(delete, zip(markers, tags, etags, strict=True))
+
+    async def _delete_left_referrer(self, repository: str, subject: Digest, digest: Digest) -> None:
+        """The same of the place among the referrers of a subject."""
+        key = layout.referrer(repository, subject, digest)
+        try:
+            etag = (await self._store.head(key)).etag
+        except NotFound:
+            return
+        if not await self._exists(layout.manifest(repository, digest)):
+            await self._delete_unchanged(key, etag)
+
+    async def _pointing(self, key: str, digest: Digest) -> str | None:
+        """The etag of a tag that points to ``digest``; None for one that does not, or is not there."""
+        try:
+            held = await self._store.get(key)
+        except NotFound:
+            return None
+        return held.info.etag if _tag_digest(held) == digest else None
+
+    async def _delete_unchanged(self, key: str, etag: str) -> bool:
+        """Whether the object still was as it was read, and is deleted. Some stores cannot tell, and delete it."""
+        try:
+            await self._store.delete(key, condition=IfMatch(etag))
+        except PreconditionFailed:
+            return False
+        except StoreUnsupported:
+            await self._store.delete(key)
+        return True
 
     async def _require_children(self, repository: str, manifest: Manifest) -> None:
         await self._blobs.require(repository, {blob.parsed for blob in manifest.blobs()})
         if manifest.kind is not Kind.INDEX or self._settings.sparse_indexes:
             return
-        turns = asyncio.Semaphore(CHECKS_AT_ONCE)
-
-        async def missing(digest: Digest) -> Digest | None:
-            async with turns:
-                return None if await self._exists(layout.manifest(repository, digest)) else digest
-
-        children = {child.parsed for child in manifest.children()}
-        absent = [d for d in await asyncio.gather(*map(missing, children)) if d is not None]
+        children = [child.parsed for child in manifest.children()]
+        there = await _each(lambda child: self._exists(layout.manifest(repository, child)), children)
+        absent = [child for child, found in zip(children, there, strict=True) if not found]
         if absent:
             raise ManifestBlobUnknown(
                 f"the index names {len(absent)} manifest(s) that {repository} does not have: "
@@ -230,6 +278,21 @@ class Manifests:
         except NotFound:
             kind = "manifest" if isinstance(reference, Digest) else "tag"
             raise ManifestUnknown(f"{repository} has no {kind} {reference}", detail={kind: str(reference)}) from None
+
+
+async def _each(work: Callable[[_A], Awaitable[_T]], items: Iterable[_A]) -> list[_T]:
+    """What ``work`` gives for each, a few at a time."""
+    turns = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def one(item: _A) -> _T:
+        async with turns:
+            return await work(item)
+
+    return await asyncio.gather(*map(one, items))
+
+
+def _tag_of(marker: ListedObject) -> str:
+    return marker.key.rpartition("/")[2]
 
 
 def _parse(body: bytes, content_type: str | None, algorithm: str) -> tuple[Manifest, Digest]:
