@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from bucketry.oci import ALGORITHMS, Descriptor, Digest
 from bucketry.registry import layout
 from bucketry.registry.records import decode
 from bucketry.registry.settings import RegistrySettings
-from bucketry.store.contract import NotFound, Store
+from bucketry.store.contract import ListedObject, NotFound, Store
 
 _READS_AT_ONCE = 16
 _READ_AHEAD = 100
@@ -50,9 +51,13 @@ class Referrers:
         limit: int | None = None,
         after: Digest | None = None,
     ) -> ReferrersPage:
-        """Referrers of ``subject``, of ``artifact_type`` where it is given, in the order of their digests."""
+        """Referrers of ``subject``, of ``artifact_type`` where it is given, in the order of their digests.
+
+        Their annotations are the pushers', so a page also ends where its entries together outgrow a manifest.
+        """
         limit = self._settings.max_page if limit is None else min(limit, self._settings.max_page)
         found: list[Descriptor] = []
+        size = 0
         if limit == 0:
             return ReferrersPage((), None)
         for algorithm in sorted(ALGORITHMS):
@@ -66,17 +71,20 @@ class Referrers:
                     prefix, after=None if last is None else prefix + last, limit=min(_READ_AHEAD, limit)
                 )
                 more = page.more
-                keys = [listed.key for listed in page.objects]
-                for key, descriptor in zip(keys, await self._read(keys), strict=True):
-                    if len(found) == limit:
-                        return ReferrersPage(tuple(found), found[-1].parsed)
-                    last = key.removeprefix(prefix)
-                    if descriptor is None or artifact_type not in (None, descriptor.artifact_type):
-                        continue
-                    found.append(descriptor)
+                for batch in _batches(page.objects, self._settings.max_manifest):
+                    for listed, descriptor in zip(batch, await self._read(batch), strict=True):
+                        if len(found) == limit:
+                            return ReferrersPage(tuple(found), found[-1].parsed)
+                        last = listed.key.removeprefix(prefix)
+                        if descriptor is None or artifact_type not in (None, descriptor.artifact_type):
+                            continue
+                        size += listed.size
+                        if found and size > self._settings.max_manifest:
+                            return ReferrersPage(tuple(found), found[-1].parsed)
+                        found.append(descriptor)
         return ReferrersPage(tuple(found), None)
 
-    async def _read(self, keys: list[str]) -> list[Descriptor | None]:
+    async def _read(self, batch: Sequence[ListedObject]) -> list[Descriptor | None]:
         """The descriptors, None for a referrer that was deleted meanwhile."""
         turns = asyncio.Semaphore(_READS_AT_ONCE)
 
@@ -88,4 +96,18 @@ class Referrers:
                     return None
                 return decode(held.body, Descriptor, key)
 
-        return await asyncio.gather(*map(read, keys))
+        return await asyncio.gather(*(read(listed.key) for listed in batch))
+
+
+def _batches(objects: Sequence[ListedObject], limit: int) -> Iterator[list[ListedObject]]:
+    """The objects in order, as many at a time as have at most ``limit`` bytes together, and at least one."""
+    batch: list[ListedObject] = []
+    size = 0
+    for listed in objects:
+        if batch and size + listed.size > limit:
+            yield batch
+            batch, size = [], 0
+        batch.append(listed)
+        size += listed.size
+    if batch:
+        yield batch
