@@ -6,9 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import ClassVar
 
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from bucketry.registry import BodyInterrupted
+
+LEAST_RATE = 1024
+"""Bytes a second that a body brings at the least, on average over the time limit of silence.
+
+One that trickles would hold its memory for as long as its client likes."""
 
 
 class ClientGone(BodyInterrupted):
@@ -16,7 +21,7 @@ class ClientGone(BodyInterrupted):
 
 
 class ClientSilent(BodyInterrupted):
-    """No byte came for as long as the limit allows."""
+    """No byte came for as long as the limit allows, or hardly any."""
 
 
 class ServerStopping(BodyInterrupted):
@@ -56,6 +61,9 @@ class RequestBody:
         self._idle = idle
         self._waiting: asyncio.Timeout | None = None
         self._ended = False
+        self._waited = 0.0
+        """Seconds, since ``received`` was `_seen`."""
+        self._seen = 0
         self.received = 0
 
     def wake(self) -> None:
@@ -67,18 +75,7 @@ class RequestBody:
         self._drain.enter(self)
         try:
             while not self._ended:
-                if self._drain.cut:
-                    raise ServerStopping("the server is stopping")
-                try:
-                    async with asyncio.timeout(self._idle) as self._waiting:
-                        message = await self._receive()
-                except TimeoutError:
-                    self._ended = True
-                    if self._drain.cut:
-                        raise ServerStopping("the server is stopping") from None
-                    raise ClientSilent(f"no byte of the request's body came for {self._idle:g} seconds") from None
-                finally:
-                    self._waiting = None
+                message = await self._message()
                 if message["type"] == self.HTTP_DISCONNECT:
                     raise ClientGone("the client closed the connection in the middle of the body")
                 self._ended = not message.get("more_body", False)
@@ -88,6 +85,31 @@ class RequestBody:
                     yield piece
         finally:
             self._drain.leave(self)
+
+    async def _message(self) -> Message:
+        """The next message. Raises `ClientSilent`, `ServerStopping`."""
+        if self._drain.cut:
+            raise ServerStopping("the server is stopping")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(self._idle) as self._waiting:
+                message = await self._receive()
+        except TimeoutError:
+            self._ended = True
+            if self._drain.cut:
+                raise ServerStopping("the server is stopping") from None
+            raise ClientSilent(f"no byte of the request's body came for {self._idle:g} seconds") from None
+        finally:
+            self._waiting = None
+        # Only the waits count: what a slow store costs is not the client's fault.
+        self._waited += loop.time() - began
+        if self._waited > self._idle:
+            if self.received - self._seen < LEAST_RATE * self._waited and message.get("more_body", False):
+                self._ended = True
+                raise ClientSilent(f"the request's body came with less than {LEAST_RATE} bytes a second")
+            self._waited, self._seen = 0.0, self.received
+        return message
 
     async def discard(self, limit: int) -> None:
         """Takes the rest in, up to ``limit`` bytes of it, so that a client that is still sending reads its answer.
