@@ -15,6 +15,10 @@ _HASH_IN_THREAD = 64 * 1024
 """Bytes: below, a hop to a thread costs more than the hash."""
 
 
+UNRESERVED = 64 * 1024
+"""Bytes that a body may bring before it waits for the budget: so a small one never waits for large ones that stall."""
+
+
 class BodyInterrupted(Exception):
     """Raised by a body's iterator: the client went away or fell silent. What arrived before it is kept."""
 
@@ -85,6 +89,7 @@ class PartStream:
         """
         if length is not None and self.size + length > MAX_PARTS * self.part_size:
             raise too_many_parts(self.part_size)
+        end = None if length is None else self._filled + length
         received = 0
         try:
             async for chunk in body:
@@ -96,7 +101,7 @@ class PartStream:
                     if self.rest_is_full():
                         await self.ship()
                     if self._filled == len(self._buffer):
-                        await self._make_room(length)
+                        await self._make_room(end)
                     taken = view[: len(self._buffer) - self._filled]
                     self._buffer[self._filled : self._filled + len(taken)] = taken
                     self._filled += len(taken)
@@ -105,13 +110,17 @@ class PartStream:
             return interrupted
         return None
 
-    async def _make_room(self, length: int | None) -> None:
-        """A buffer for a whole part, or for all there is where that is less."""
+    async def _make_room(self, end: int | None) -> None:
+        """A buffer for a whole part, or for all there is where that is less; the first bytes get a small one."""
         room = self.part_size
-        if length is not None and not self._sending and not self.shipped:
-            room = min(room, self._filled + length)
+        if end is not None and not self._sending and not self.shipped:
+            room = min(room, end)
         if self._reservation is None:
-            self._reservation = await self._budget.reserve(room)
+            small = min(UNRESERVED, self.part_size // 16)
+            if self._filled < small:
+                room = min(room, small)
+            else:
+                self._reservation = await self._budget.reserve(room)
         kept = self._buffer
         self._buffer = bytearray(room)
         self._buffer[: self._filled] = memoryview(kept)[: self._filled]
