@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
@@ -33,6 +34,9 @@ CHUNK_MIN = 64 * 1024
 
 MANIFESTS_AT_ONCE = 8
 """So many of the largest size are taken in at the same time; others wait."""
+
+SMALL_MANIFEST = 64 * 1024
+"""Bytes: as nearly all are. They wait for nobody, so that a few clients that stall cannot stop all pushes."""
 
 _CONTINUED = ".more"
 """Ends the session id of a Location that a client gets after its first chunk: then the store has the session."""
@@ -183,7 +187,8 @@ class Handlers:
         too_large = ManifestTooLarge(f"the manifest has more than {limit} bytes, the most this registry takes")
         if length is not None and length > limit:
             raise too_large
-        with await self._manifest_memory.reserve(limit if length is None else length):
+        small = length is not None and length <= SMALL_MANIFEST
+        with nullcontext() if small else await self._manifest_memory.reserve(limit if length is None else length):
             body = await call.body.whole(limit)
             if body is None:
                 raise too_large
