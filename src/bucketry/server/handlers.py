@@ -119,7 +119,7 @@ class Handlers:
     # Listing
 
     async def catalog(self, call: Call) -> Response:
-        last = call.query("last")
+        last = call.query("last") or None
         if last is not None:
             parse_repository(last)
         page = await self._registry.listing.repositories(limit=_limit(call), after=last)
@@ -127,7 +127,7 @@ class Handlers:
         return self._listing({"repositories": page.names}, "/v2/_catalog", call, more)
 
     async def tags(self, call: Call) -> Response:
-        last = call.query("last")
+        last = call.query("last") or None
         if last is not None:
             parse_tag(last)
         page = await self._registry.listing.tags(call.repository, limit=_limit(call), after=last)
@@ -136,7 +136,7 @@ class Handlers:
         return self._listing(body, f"/v2/{call.repository}/tags/list", call, more)
 
     async def referrers(self, call: Call) -> Response:
-        subject, last = call.digest(), call.query("last")
+        subject, last = call.digest(), call.query("last") or None
         artifact_type = call.query("artifactType") or None
         page = await self._registry.referrers.page(
             call.repository,
