@@ -233,7 +233,9 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
         ]
         # No AWS_* of the caller's: weed takes them for an identity of its own.
         environ = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
-        server = stack.enter_context(running(command, log, environ | {"HOME": str(folder)}))
+        # The last one is for objects with server-side encryption, which it would refuse to write.
+        environ |= {"HOME": str(folder), "WEED_S3_SSE_KEY": "for tests only"}
+        server = stack.enter_context(running(command, log, environ))
         seaweed = Seaweed(
             endpoint=f"http://127.0.0.1:{s3_port}",
             port=s3_port,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 import pytest
 from tests.store.s3.fake import FakeS3
@@ -12,6 +15,8 @@ from tests.store.seaweed import Seaweed, seaweed
 from bucketry.store.s3 import S3Settings, S3Store
 
 __all__ = ["seaweed"]
+
+Start: TypeAlias = Callable[..., Awaitable[S3Store]]
 
 _prefixes = itertools.count()
 
@@ -23,13 +28,23 @@ def settings(seaweed: Seaweed) -> S3Settings:
 
 
 @pytest.fixture
-async def store(settings: S3Settings) -> AsyncIterator[S3Store]:
-    store = S3Store(settings)
-    await store.start()
-    try:
-        yield store
-    finally:
+async def start(settings: S3Settings) -> AsyncIterator[Start]:
+    """Starts stores with these settings, changed as the arguments say, and closes them in the end."""
+    stores: list[S3Store] = []
+
+    async def start(clock: Callable[[], float] = time.time, **changes: Any) -> S3Store:
+        stores.append(S3Store(replace(settings, **changes), clock=clock))
+        await stores[-1].start()
+        return stores[-1]
+
+    yield start
+    for store in stores:
         await store.close()
+
+
+@pytest.fixture
+async def store(start: Start) -> S3Store:
+    return await start()
 
 
 @pytest.fixture
@@ -40,17 +55,3 @@ async def fake() -> AsyncIterator[FakeS3]:
         yield server
     finally:
         await server.close()
-
-
-@pytest.fixture
-async def on_fake(fake: FakeS3) -> AsyncIterator[Callable[..., S3Store]]:
-    """Makes stores on the scripted server, which are closed in the end. Arguments are those of `FakeS3.store`."""
-    stores: list[S3Store] = []
-
-    def make(**changes: object) -> S3Store:
-        stores.append(fake.store(**changes))
-        return stores[-1]
-
-    yield make
-    for store in stores:
-        await store.close()

@@ -66,8 +66,10 @@ class FakeS3:
         self.slept: list[float] = []
         self.observer = Observer()
         self.now = NOW
+        self.chance: Callable[[], float] = lambda: 1.0
         self.port = 0
         self._runner: web.AppRunner | None = None
+        self._stores: list[S3Store] = []
 
     @property
     def endpoint(self) -> str:
@@ -86,6 +88,8 @@ class FakeS3:
         self.port = self._runner.addresses[0][1]
 
     async def close(self) -> None:
+        for store in self._stores:
+            await store.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -103,18 +107,20 @@ class FakeS3:
         return replace(settings, **changes)
 
     def store(self, **changes: Any) -> S3Store:
-        """A store that does not wait between its tries, and notes how long it would have."""
+        """A store that does not wait between its tries, and notes how long it would have. It is closed in the end."""
 
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        return S3Store(
+        store = S3Store(
             self.settings(**changes),
             observer=self.observer,
             clock=lambda: self.now,
             sleep=sleep,
-            random=lambda: 1.0,
+            random=lambda: self.chance(),
         )
+        self._stores.append(store)
+        return store
 
     async def started(self, **changes: Any) -> S3Store:
         """A started store; what its start asked is forgotten, and the script begins after it."""
@@ -192,7 +198,7 @@ class FakeS3:
 
     def _object(self, asked: Asked, body: bytes, kept: dict[str, str]) -> web.Response:
         headers = {
-            "Content-Type": "application/octet-stream",
+            **({} if "content-type" in kept else {"Content-Type": "application/octet-stream"}),
             **kept,
             "ETag": etag_of(body),
             "Last-Modified": "Fri, 15 Jan 2027 08:00:00 GMT",
@@ -333,9 +339,11 @@ def breaks_off(after: int, then: Callable[[FakeS3], None] = lambda server: None)
         answer.content_length = len(usual.body)
         await answer.prepare(asked.request)
         await answer.write(usual.body[:after])
-        await asyncio.sleep(0.01)
         then(server)
-        return hang_up(asked, answer)
+        # A reset would let the other side lose what it has not read yet.
+        assert asked.request.transport is not None
+        asked.request.transport.close()
+        return answer
 
     return act
 

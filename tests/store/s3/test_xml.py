@@ -92,7 +92,7 @@ def test_a_listing_is_read() -> None:
 def test_folder_markers_are_left_out_but_end_a_page() -> None:
     found = xml.parse_listing(listing(content("a/", "0") + content("a/b") + content("c/", "0"), "true"))
     assert [entry.key for entry in found.entries] == ["a/b"]
-    assert found.last == "c/"
+    assert (found.markers, found.last) == (2, "c/")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -129,14 +129,15 @@ class Judge:
         """No answer at all. ``what`` is the request in words, such as ``get a/key``."""
         if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
             hint = "set ca_bundle=… or AWS_CA_BUNDLE where the store has a certificate of your own"
-            if isinstance(error.os_error, ssl.SSLError) and error.os_error.reason == "WRONG_VERSION_NUMBER":
+            if getattr(error.os_error, "reason", None) == "WRONG_VERSION_NUMBER":
                 hint = "the endpoint seems to speak http, not https"
             return Verdict(Unavailable(f"{self._url}: no secure connection to {self._origin}: {error}; {hint}"))
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             text = f"{self._url}: the host of {self._origin} cannot be resolved: check endpoint and region"
             return Verdict(Unavailable(text), retry=True)
         if never_sent(error):
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it does not answer"
+            number = error.errno if isinstance(error, OSError) else None
+            reason = os.strerror(number).lower() if number is not None else "it does not answer"
             return Verdict(Unavailable(f"{self._url}: cannot connect to {self._origin}: {reason}"), retry=True)
         if isinstance(error, aiohttp.ClientResponseError):
             text = f"{self._url}: {what}: {self._origin} does not answer in HTTP: {error.message[:200]}"

@@ -291,17 +291,23 @@ class S3Store:
             if after > prefix:
                 return ListPage((), more=False)
             after = None
+        wanted = limit
         while True:
-            listing = await self._client.fetch(self._listing(prefix, after, limit), _read_listing)
-            objects = tuple(
-                ListedObject(entry.key.removeprefix(self._root), entry.size, entry.etag, entry.modified)
-                for entry in listing.entries
-            )
-            if objects or not listing.truncated:
-                return ListPage(objects, listing.truncated)
+            listing = await self._client.fetch(self._listing(prefix, after, wanted), _read_listing)
+            if listing.markers and wanted < checks.MAX_LIST:
+                # Markers of folders, which other tools make, took the place of objects.
+                wanted = checks.MAX_LIST
+                continue
+            entries = listing.entries[:limit]
+            more = listing.truncated or len(listing.entries) > limit
+            if entries or not more:
+                objects = (
+                    ListedObject(entry.key.removeprefix(self._root), entry.size, entry.etag, entry.modified)
+                    for entry in entries
+                )
+                return ListPage(tuple(objects), more)
             if not listing.last:
                 raise Corrupt(f"{self.url}: list {prefix}: an empty page that is not the last one")
-            # A page of nothing but folder markers.
             after = listing.last.removeprefix(self._root)
 
     def _listing(self, prefix: str, after: str | None, limit: int) -> Request:

@@ -40,10 +40,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """``last`` is the last name of the page, be it an object's or a folder marker's; empty where there is none."""
+    """``markers`` counts the markers of folders that were left out: names that end with a slash, which some tools
+    make. ``last`` is the last name of the page, be it an object's or a marker's; empty where there is none."""
 
     entries: tuple[Entry, ...]
     truncated: bool
+    markers: int
     last: str
 
 
@@ -98,17 +100,19 @@ def parse_fault(body: bytes) -> Fault | None:
 
 
 def parse_listing(body: bytes) -> Listing:
-    """ListObjectsV2. Names that end with a slash are markers of folders, which some tools make: they are left out."""
+    """ListObjectsV2, without the markers of folders."""
     root = parse_as(body, "ListBucketResult")
     decode = _decoder(root)
     entries = []
-    key = ""
+    markers, key = 0, ""
     for element in root.iterfind("Contents"):
         key = decode(_need(element, "Key"))
-        if not key.endswith("/"):
-            modified = parse_time(_need(element, "LastModified"))
-            entries.append(Entry(key, _number(element, "Size"), strip_etag(_text(element, "ETag")), modified))
-    return Listing(tuple(entries), _text(root, "IsTruncated") == "true", key)
+        if key.endswith("/"):
+            markers += 1
+            continue
+        modified = parse_time(_need(element, "LastModified"))
+        entries.append(Entry(key, _number(element, "Size"), strip_etag(_text(element, "ETag")), modified))
+    return Listing(tuple(entries), _text(root, "IsTruncated") == "true", markers, key)
 
 
 def parse_uploads(body: bytes) -> UploadListing:
