@@ -35,11 +35,6 @@ class EndedSessions:
     def digest(self, session_id: str) -> Digest | None:
         return self._digests.get(session_id)
 
-    @property
-    def due(self) -> bool:
-        """Whether enough have gathered that one request is well used."""
-        return len(self._keys) >= BATCH
-
     async def flush(self) -> None:
         """Removes their objects from the store."""
         while self._keys:
