@@ -25,7 +25,7 @@ EXPECTED_SKIPS: Mapping[str, str] = {}
 
 SPARSE_LINE = "Sparse Manifests"
 
-SPARSE = "[manifest]\nsparse_indexes = true\n"
+SPARSE = "[manifest]\nsparse = true\n"
 REDIRECT_ALL = '[delivery]\nmode = "redirect"\nredirect_from = 0\n'
 REDIRECTED = '"status":307'
 """What the access log has of a redirect."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bucketry.oci import Digest
-from bucketry.oci.errors import BlobUnknown, ManifestBlobUnknown, Unsupported
+from bucketry.oci.errors import BlobUnknown, Unsupported
 from bucketry.registry import layout
 from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encode
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
@@ -84,26 +84,21 @@ class Blobs:
             await self._withdraw(key, etag)
             raise _unknown(repository, digest)
 
-    async def require(self, repository: str, digests: Iterable[Digest]) -> None:
-        """Raises `ManifestBlobUnknown`, naming all that are missing, unless the repository has every blob."""
+    async def missing(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
+        """Those the repository does not have; the leases of the others are renewed, as a manifest will name them."""
         turns = asyncio.Semaphore(CHECKS_AT_ONCE)
 
-        async def missing(digest: Digest) -> Digest | None:
+        async def absent(digest: Digest) -> bool:
             async with turns:
                 try:
                     await self.stat(repository, digest)
                 except BlobUnknown:
-                    return digest
-                return None
+                    return True
+                return False
 
-        absent = [d for d in await asyncio.gather(*map(missing, digests)) if d is not None]
-        if absent:
-            raise ManifestBlobUnknown(
-                f"the manifest names {len(absent)} blob(s) that {repository} does not have: "
-                f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}. "
-                "Push the blobs first, then the manifest.",
-                detail={"digests": [str(digest) for digest in absent]},
-            )
+        wanted = list(digests)
+        gone = await asyncio.gather(*map(absent, wanted))
+        return [digest for digest, is_gone in zip(wanted, gone, strict=True) if is_gone]
 
     async def delete(self, repository: str, digest: Digest) -> None:
         """Ends the repository's right to serve the blob; other repositories keep theirs. Raises `BlobUnknown`."""

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bucketry.oci import Digest, Kind, Manifest, parse_manifest
+from bucketry.oci import Digest, Manifest, parse_manifest
 from bucketry.oci.errors import (
     DigestMismatch,
     ManifestBlobUnknown,
@@ -239,17 +239,18 @@ class Manifests:
         return True
 
     async def _require_children(self, repository: str, manifest: Manifest) -> None:
-        await self._blobs.require(repository, {blob.parsed for blob in manifest.blobs()})
-        if manifest.kind is not Kind.INDEX or self._settings.sparse_indexes:
+        """Raises `ManifestBlobUnknown`, naming all that is missing, unless the owner allows sparse manifests."""
+        absent = await self._blobs.missing(repository, (blob.parsed for blob in manifest.blobs()))
+        if self._settings.sparse:
             return
         children = [child.parsed for child in manifest.children()]
         there = await _each(lambda child: self._exists(layout.manifest(repository, child)), children)
-        absent = [child for child, found in zip(children, there, strict=True) if not found]
+        absent += [child for child, found in zip(children, there, strict=True) if not found]
         if absent:
             raise ManifestBlobUnknown(
-                f"the index names {len(absent)} manifest(s) that {repository} does not have: "
+                f"{repository} does not have {len(absent)} of the blobs and manifests that the manifest names: "
                 f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}. Push them first, or let the "
-                "registry's owner set manifest.sparse_indexes = true.",
+                "registry's owner set manifest.sparse = true.",
                 detail={"digests": [str(digest) for digest in absent]},
             )
 

@@ -173,8 +173,9 @@ class PartStream:
             reservation.release()
         self._sending.discard(sending)
         self._turns.release()
+        failure = Unavailable("a part was given up") if sending.cancelled() else sending.exception()
         if self._failure is None:
-            self._failure = Unavailable("a part was given up") if sending.cancelled() else sending.exception()
+            self._failure = failure
 
     async def settle(self) -> None:
         """Waits until every part that left has arrived and every byte is hashed. Raises what a part raised."""

@@ -64,8 +64,8 @@ class RegistrySettings:
     lease_renewal: float = 3600
     """A link older than this is written anew when a client is told that it may skip the upload."""
     max_manifest: int = MAX_MANIFEST
-    sparse_indexes: bool = False
-    """Take an index whose manifests are not all in the repository."""
+    sparse: bool = False
+    """Take a manifest whose blobs, or an index whose manifests, are not all in the repository."""
     delete: bool = True
     mount_without_source: bool = True
     """Mount a blob of any repository when the client does not say of which."""

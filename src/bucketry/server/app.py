@@ -67,25 +67,26 @@ class App:
         client = self._client(scope, request)
         self._metrics.requests_in_flight.inc()
         failure: str | None = None
+        gone_away = False
         try:
             try:
                 response = await self._route(request, body, client, answer)
-            except ClientGone:
-                response = None
+            except ClientGone as gone:
+                # It may be there still: a body that is not well formed ends in the same way.
+                response, gone_away = error_response(400, "UNSUPPORTED", f"{gone}: {_go_on(answer.route)}"), True
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
                 response, failure = self._failed(error, request_id, answer.route)
-            if response is None:
+            # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
+            if response.status_code >= 400 and (body.received or "expect" not in request.headers):
+                await body.discard(DISCARDED)
+            try:
+                await response(scope, receive, answer.send)
+            except StoreError as error:
+                # The head has left: all that can be done is to end the connection, so that the client sees it.
+                failure = f"the answer broke off: {error}"
+                answer.broken = True
+            if gone_away:
                 answer.status = CLIENT_CLOSED
-            else:
-                # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
-                if response.status_code >= 400 and (body.received or "expect" not in request.headers):
-                    await body.discard(DISCARDED)
-                try:
-                    await response(scope, receive, answer.send)
-                except StoreError as error:
-                    # The head has left: all that can be done is to end the connection, so that the client sees it.
-                    failure = f"the answer broke off: {error}"
-                    answer.broken = True
         finally:
             self._drain.leave(body)
             self._metrics.requests_in_flight.dec()

@@ -77,7 +77,8 @@ class RequestBody:
             while not self._ended:
                 message = await self._message()
                 if message["type"] == self.HTTP_DISCONNECT:
-                    raise ClientGone("the client closed the connection in the middle of the body")
+                    self._ended = True
+                    raise ClientGone("the body broke off, or is not what HTTP/1.1 asks for")
                 self._ended = not message.get("more_body", False)
                 piece: bytes = message.get("body", b"")
                 if piece:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import signal
 
@@ -31,7 +32,7 @@ def registry_settings(config: Config, workers: int) -> RegistrySettings:
         parallel_parts=config.upload.parallel_parts,
         upload_expiry=config.upload.expire,
         max_manifest=config.manifest.max_size,
-        sparse_indexes=config.manifest.sparse_indexes,
+        sparse=config.manifest.sparse,
         delete=config.delete.enabled,
         mount_without_source=config.mount.without_source,
         max_page=config.limits.page_size,
@@ -81,8 +82,13 @@ class Lifetime:
             public_url=config.server.public_url,
             catalog=config.catalog.enabled,
         )
+        loop = asyncio.get_running_loop()
         # The server takes SIGINT as its signal to stop accepting and to wait for what is running.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            # Its end can be read where it died of SIGKILL, too: a worker that nobody leads must not hold the port.
+            loop.add_reader(parent.sentinel, self._orphaned)
 
     def _stop(self) -> None:
         """Lets running requests end; after the grace, cuts off the bodies that still come, and parks their uploads."""
@@ -92,6 +98,12 @@ class Lifetime:
         loop = asyncio.get_running_loop()
         self._cut = loop.call_later(self._config.limits.shutdown_grace, self.drain.cut_off)
         os.kill(os.getpid(), signal.SIGINT)
+
+    def _orphaned(self) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            asyncio.get_running_loop().remove_reader(parent.sentinel)
+        self._stop()
 
     async def _close(self) -> None:
         if self._cut is not None:

@@ -221,7 +221,9 @@ class ManifestConfig(Section, frozen=True, kw_only=True):
         int,
         _size("Largest manifest taken; larger ones get 413. The specification asks for 4 MiB.", KIB, 16 * MIB),
     ] = 4 * MIB
-    sparse_indexes: Annotated[bool, _text("Accept an index some of whose manifests are not in the repository.")] = False
+    sparse: Annotated[
+        bool, _text("Accept manifests and indexes though the repository lacks some of the content they name.")
+    ] = False
 
 
 class DeliveryConfig(Section, frozen=True, kw_only=True):

@@ -179,9 +179,9 @@ async def test_children_of_an_index_are_asked_for_unless_the_owner_says_otherwis
     registry: Registry, inner: MemoryStore, clock: FakeClock
 ) -> None:
     body = index(IMAGE)
-    sparse = await open_registry(inner, clock, replica=2, sparse_indexes=True)
+    sparse = await open_registry(inner, clock, replica=2, sparse=True)
 
-    with pytest.raises(ManifestBlobUnknown, match="sparse_indexes"):
+    with pytest.raises(ManifestBlobUnknown, match=r"manifest\.sparse"):
         await registry.manifests.push(REPO, "all", body, None)
     await sparse.manifests.push(OTHER, "all", body, None)
     await tagged(registry, "v1")
