@@ -98,6 +98,14 @@ class Multipart:
         await store.complete_multipart(KEY, upload_id, [await put(store, upload_id, 1, b"short", 0)])
         assert (await store.get(KEY)).body == b"short"
 
+    async def test_a_part_sent_again_keeps_its_first_etag_good(self, store: Store, backend: Backend) -> None:
+        """Two commits of one session send the same last part."""
+        upload_id = await store.create_multipart(KEY, part_size=backend.min_part)
+        parts = [await put(store, upload_id, 1, b"body", 0)]
+        await put(store, upload_id, 1, b"body", 0)
+        await store.complete_multipart(KEY, upload_id, parts)
+        assert (await store.get(KEY)).body == b"body"
+
     async def test_a_second_complete_with_the_same_parts_succeeds(self, store: Store, backend: Backend) -> None:
         upload_id = await store.create_multipart(KEY, part_size=backend.min_part)
         parts = [await put(store, upload_id, 1, b"body", 0)]

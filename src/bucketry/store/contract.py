@@ -12,8 +12,8 @@ without empty, ``.`` or ``..`` segments. What every backend promises:
 - **Etags** are opaque and change with every write.
 - **Order.** ``list`` gives the keys *directly or deeper* below a prefix. Names without a ``/`` after the prefix come in
   byte order; the order of names with ``/`` is the backend's own, but the same on every page.
-- **Bulk keys** (`BULK_PREFIX`) hold blob bytes: written once under a random name, by one ``put`` or one multipart upload,
-  with no metadata and no content type of their own.
+- **Bulk keys** (`BULK_PREFIX`) hold blob bytes: written once under a random name, by one ``put`` or one multipart
+  upload, with no metadata and no content type of their own.
 - **Multipart.** Parts may be put in any order and in parallel. All parts but the last are exactly ``part_size`` bytes
   (R2 needs it), at least `MIN_PART` bytes. Numbers are 1 to `MAX_PARTS`, ascending with the offset, gaps allowed.
   A number is written by one attempt only: a backend may accept a stale etag, and one real store does.
@@ -159,7 +159,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part that was put: ``number`` 1 to `MAX_PARTS`, ``size`` in bytes, ``etag`` as `MultipartStore.put_part` gave it."""
+    """A part that was put: ``number`` 1 to `MAX_PARTS`, ``size`` in bytes, ``etag`` from `MultipartStore.put_part`."""
 
     number: int
     size: int
@@ -235,6 +235,9 @@ class MultipartStore(Protocol):
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
         """Writes a part and gives its etag. ``offset`` is where the part's bytes begin in the object.
 
+        The same bytes under the same number and offset again change nothing; where the backend can, the first etag
+        stays good (it does not where a store encrypts each part anew).
+
         Raises `UploadNotFound`. A backend may refuse (`InvalidPart`) a part at an offset where one of a
         higher number was already written: its writer was superseded.
         """
@@ -243,7 +246,8 @@ class MultipartStore(Protocol):
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Makes the object of these parts, in order. Takes time that does not grow with the object.
 
-        A second call with the same parts after the first succeeded also succeeds. Raises `UploadNotFound`, `InvalidPart`.
+        A second call with the same parts after the first succeeded also succeeds. Raises `UploadNotFound`,
+        `InvalidPart`.
         """
         ...
 
