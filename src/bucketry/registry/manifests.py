@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -49,6 +49,8 @@ DIGEST_METADATA = "digest"
 PARSED_IN_THREAD = 256 * 1024
 """Bytes: a larger manifest takes long enough to parse that other requests would wait for it."""
 _KNOWN_REPOSITORIES = 10_000
+_NAMED = 128
+"""Children that are missing after which no others are looked for: 4 MiB can name tens of thousands."""
 _TAG_ATTEMPTS = 5
 
 _A = TypeVar("_A")
@@ -143,7 +145,11 @@ class Manifests:
             await self._store.delete(layout.tag(repository, reference))
             return
         key = layout.manifest(repository, reference)
-        held = await self._read(key, repository, reference)
+        try:
+            held = await self._read(key, repository, reference)
+        except ManifestUnknown:
+            await self._delete_left(repository, reference)  # By a delete that was interrupted.
+            raise
         subject = parse_manifest(held.body, held.info.content_type).subject
         if subject is not None:
             await self._referrers.remove(repository, subject.parsed, reference)
@@ -151,8 +157,7 @@ class Manifests:
             tags = [layout.tag(repository, _tag_of(marker)) for marker in page]
             await _each(lambda tag: self._delete_tag(tag, reference), tags)
         await self._store.delete(key)
-        async for page in self._markers(repository, reference):
-            await self._delete_left(repository, reference, page)
+        await self._delete_left(repository, reference)
         if subject is not None:
             await self._delete_left_referrer(repository, subject.parsed, reference)
 
@@ -189,26 +194,27 @@ class Manifests:
             if await self._delete_unchanged(key, etag):
                 return
 
-    async def _delete_left(self, repository: str, digest: Digest, markers: Sequence[ListedObject]) -> None:
+    async def _delete_left(self, repository: str, digest: Digest) -> None:
         """Deletes the markers, and the tags that a push wrote before it could see that the manifest is gone.
 
-        What is here was written before the manifest was looked for: so where that is not back, none of it belongs to a
+        What is here was written before the manifest is looked for: so where that is not back, none of it belongs to a
         push that put it back.
         """
-        tags = [layout.tag(repository, _tag_of(marker)) for marker in markers]
-        etags = await _each(lambda tag: self._pointing(tag, digest), tags)
-        if await self._exists(layout.manifest(repository, digest)):
-            return
+        async for markers in self._markers(repository, digest):
+            tags = [layout.tag(repository, _tag_of(marker)) for marker in markers]
+            etags = await _each(lambda tag: self._pointing(tag, digest), tags)
+            if await self._exists(layout.manifest(repository, digest)):
+                return
+            await _each(self._delete_marked, zip(markers, tags, etags, strict=True))
 
-        async def delete(left: tuple[ListedObject, str, str | None]) -> None:
-            marker, tag, etag = left
-            if etag is None or await self._delete_unchanged(tag, etag):
-                try:
-                    await self._store.delete(marker.key, condition=IfMatch(marker.etag))
-                except (PreconditionFailed, StoreUnsupported):
-                    pass  # A marker too many does no harm, one that a tag needs and has not does.
-
-        await _each(delete, zip(markers, tags, etags, strict=True))
+    async def _delete_marked(self, left: tuple[ListedObject, str, str | None]) -> None:
+        """Deletes a tag, where it has an etag, and its marker, unless they changed."""
+        marker, tag, etag = left
+        if etag is None or await self._delete_unchanged(tag, etag):
+            try:
+                await self._store.delete(marker.key, condition=IfMatch(marker.etag))
+            except (PreconditionFailed, StoreUnsupported):
+                pass  # A marker too many does no harm, one that a tag needs and has not does.
 
     async def _delete_left_referrer(self, repository: str, subject: Digest, digest: Digest) -> None:
         """The same of the place among the referrers of a subject."""
@@ -239,19 +245,26 @@ class Manifests:
         return True
 
     async def _require_children(self, repository: str, manifest: Manifest) -> None:
-        """Raises `ManifestBlobUnknown`, naming all that is missing, unless the owner allows sparse manifests."""
-        absent = await self._blobs.missing(repository, (blob.parsed for blob in manifest.blobs()))
+        """Raises `ManifestBlobUnknown`, naming what is missing, unless the owner allows sparse manifests."""
+        absent: list[Digest] = []
+        for blobs in _batches([blob.parsed for blob in manifest.blobs()]):
+            absent += await self._blobs.missing(repository, blobs)
+            if len(absent) >= _NAMED and not self._settings.sparse:
+                break
         if self._settings.sparse:
             return
-        children = [child.parsed for child in manifest.children()]
-        there = await _each(lambda child: self._exists(layout.manifest(repository, child)), children)
-        absent += [child for child, found in zip(children, there, strict=True) if not found]
+        for children in _batches([child.parsed for child in manifest.children()]):
+            if len(absent) >= _NAMED:
+                break
+            there = await _each(lambda child: self._exists(layout.manifest(repository, child)), children)
+            absent += [child for child, found in zip(children, there, strict=True) if not found]
         if absent:
+            count = f"at least {_NAMED}" if len(absent) > _NAMED else len(absent)
             raise ManifestBlobUnknown(
-                f"{repository} does not have {len(absent)} of the blobs and manifests that the manifest names: "
+                f"{repository} does not have {count} of the blobs and manifests that the manifest names: "
                 f"{', '.join(map(str, absent[:5]))}{', …' if len(absent) > 5 else ''}. Push them first, or let the "
                 "registry's owner set manifest.sparse = true.",
-                detail={"digests": [str(digest) for digest in absent]},
+                detail={"digests": [str(digest) for digest in absent[:_NAMED]]},
             )
 
     async def _list_repository(self, repository: str) -> None:
@@ -290,6 +303,10 @@ async def _each(work: Callable[[_A], Awaitable[_T]], items: Iterable[_A]) -> lis
             return await work(item)
 
     return await asyncio.gather(*map(one, items))
+
+
+def _batches(digests: Sequence[Digest]) -> Iterator[Sequence[Digest]]:
+    return (digests[at : at + _NAMED] for at in range(0, len(digests), _NAMED))
 
 
 def _tag_of(marker: ListedObject) -> str:
