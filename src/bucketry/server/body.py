@@ -78,7 +78,7 @@ class RequestBody:
                 message = await self._message()
                 if message["type"] == self.HTTP_DISCONNECT:
                     self._ended = True
-                    raise ClientGone("the body broke off, or is not what HTTP/1.1 asks for")
+                    raise ClientGone("the body broke off, or its chunks are malformed")
                 self._ended = not message.get("more_body", False)
                 piece: bytes = message.get("body", b"")
                 if piece:
