@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tests.store.helpers import read_all
 from tests.store.s3.fake import (
     FakeS3,
     answers,
@@ -17,6 +21,7 @@ from tests.store.s3.fake import (
     says,
     stays_silent,
 )
+from tests.support.tools import run, tool
 
 from bucketry.store.contract import (
     IF_ABSENT,
@@ -132,6 +137,37 @@ async def test_plain_http_on_an_https_endpoint_is_told(fake: FakeS3) -> None:
     with pytest.raises(Unavailable, match="speak http, not https"):
         await store.start()
     assert fake.slept == []
+
+
+async def test_a_certificate_is_trusted_by_the_bundle_that_is_given(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    run([tool("openssl"), "req", *kind, "-keyout", key, "-out", certificate, *subject])
+    fake = FakeS3()
+    fake.tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    fake.tls.load_cert_chain(certificate, key)
+    await fake.start()
+    with pytest.raises(Unavailable, match="AWS_CA_BUNDLE"):
+        await fake.store().start()
+    assert fake.slept == [], "it will not be trusted later"
+    store = await fake.started(ca_bundle=str(certificate))
+    body = os.urandom(3 * 1024 * 1024 + 1)
+    await store.put("data/a", memoryview(body))
+    assert await read_all(store, "data/a") == body
+    await fake.close()
+
+
+async def test_requests_go_through_the_environments_proxy(fake: FakeS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, fake.endpoint)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    store = await fake.started(endpoint="http://s3.invalid")
+    await store.put("a", b"body")
+    assert fake.asked[0].target == "http://s3.invalid/bucket/a"
+    assert fake.asked[0].headers["host"] == "s3.invalid"
+    assert fake.objects["a"][0] == b"body"
 
 
 async def test_an_answer_that_is_not_http_is_corrupt(fake: FakeS3) -> None:

@@ -208,7 +208,7 @@ class S3Store:
             found = await self._get(key, memoryview(body).nbytes, Tries(once=isinstance(error, Unavailable)))
         except (NotFound, Corrupt, Unavailable):
             found = None
-        if found is not None and found.body == body:
+        if found is not None and found.body == memoryview(body).cast("B"):
             return found.info.etag
         raise Unavailable(
             f"{self.url}: put {key}: an answer was lost, and the write may or may not have happened: {error}"
