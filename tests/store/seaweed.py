@@ -134,12 +134,12 @@ def scratch_folder() -> Iterator[Path]:
 
 @contextmanager
 def running(
-    command: list[str], log: Path, environ: Mapping[str, str], folder: Path
+    command: list[str], log: Path, environ: Mapping[str, str], folder: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a server in a process group of its own, which ends with this block, or with this process.
 
-    A guard waits on a pipe that closes when this process dies, however it dies, then kills the group and removes the
-    server's folder, which may lie in memory.
+    A guard waits on a pipe that closes when this process dies, however it dies, then kills the group and removes
+    ``folder``, where one is given: a server's data may lie in memory.
     """
     with log.open("wb") as out:
         server = subprocess.Popen(
@@ -151,7 +151,14 @@ def running(
             start_new_session=True,
         )
     guard = subprocess.Popen(
-        ["sh", "-c", 'cat >/dev/null; kill -s KILL -- "-$1"; rm -rf "$2"', "sh", str(server.pid), str(folder)],
+        [
+            "sh",
+            "-c",
+            'cat >/dev/null; kill -s KILL -- "-$1"; test -z "$2" || rm -rf "$2"',
+            "sh",
+            str(server.pid),
+            str(folder or ""),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -293,7 +293,9 @@ class S3Store:
             after = None
         wanted = limit
         while True:
-            listing = await self._client.fetch(self._listing(prefix, after, wanted), _read_listing)
+            listing = await self._client.fetch(
+                self._listing(prefix, after, wanted), lambda reply: xml.parse_listing(reply.body)
+            )
             if listing.markers and wanted < checks.MAX_LIST:
                 # Markers of folders, which other tools make, took the place of objects.
                 wanted = checks.MAX_LIST
@@ -497,7 +499,3 @@ class S3Store:
         if not etag:
             raise Corrupt(f"{self.url}: {request.what}: the answer names no etag")
         return etag
-
-
-def _read_listing(reply: Reply) -> xml.Listing:
-    return xml.parse_listing(reply.body)
