@@ -32,8 +32,9 @@ _UPLOADS = (Route.UPLOADS, Route.UPLOAD)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """Labels of metrics: clients may make up any number of others."""
 
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 DISCARDED = 16 * 1024 * 1024
-"""Bytes of a body that are read and thrown away after a request was refused; more are left unread."""
+"""Bytes of a body that are read and thrown away before an answer that did not need them; more are left unread."""
 
 CLIENT_CLOSED = 499
 """In logs and metrics: the client went away before it had an answer."""
@@ -77,7 +78,9 @@ class App:
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
                 response, failure = self._failed(error, request_id, answer.route)
             # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
-            if response.status_code >= 400 and (body.received or "expect" not in request.headers):
+            if (response.status_code >= 400 or scope["method"] in _WITH_BODY) and (
+                body.received or "expect" not in request.headers
+            ):
                 await body.discard(DISCARDED)
             try:
                 await response(scope, receive, answer.send)
