@@ -24,7 +24,7 @@ import msgspec
 
 from bucketry import hashing
 from bucketry.oci import Digest
-from bucketry.oci.errors import DigestMismatch, RangeInvalid, UploadInvalid, UploadUnknown
+from bucketry.oci.errors import BlobUnknown, DigestMismatch, RangeInvalid, UploadInvalid, UploadUnknown
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.budget import MemoryBudget, Reservation
@@ -201,17 +201,44 @@ class Uploads:
         if self._ended.digest(session_id) == digest:
             return await self._blobs.stat(repository, digest)  # Its answer was lost, and it is asked again.
         self._check_not_ended(ticket)
+        try:
+            claimed = await self._take(ticket, digest, chunk, continued=continued)
+        except (UploadUnknown, UploadInvalid):
+            found = await self._taken(ticket, digest)
+            if found is None:
+                raise
+            claimed = found
+        if isinstance(claimed, Blob):
+            return claimed
+        with _translated():
+            return await self._finish(ticket, claimed, digest)
+
+    async def _taken(self, ticket: Ticket, digest: Digest) -> Blob | Session | None:
+        """What another request made of the session, where that was the same commit: claimed, or ended and removed.
+
+        A client whose first answer was lost asks again, perhaps while the first request is still at work.
+        """
+        held = await self._sessions.load(ticket)
+        if held is None:
+            try:
+                return await self._blobs.stat(ticket.repository, digest)
+            except BlobUnknown:
+                return None
+        session = held.session
+        return session if session.state is State.COMMITTING and session.digest == str(digest) else None
+
+    async def _take(self, ticket: Ticket, digest: Digest, chunk: Chunk | None, *, continued: bool) -> Blob | Session:
+        """The blob, where that is all; else the session, claimed with all its parts, which `_finish` completes."""
         if chunk is not None and not continued and not chunk.start and await self._sessions.load(ticket) is None:
-            blob = await self.push(repository, digest, chunk)
-            self._ended.add(session_id, digest, None)
+            blob = await self.push(ticket.repository, digest, chunk)
+            self._ended.add(ticket.session_id, digest, None)
             return blob
         with await self.budget.reserve(self._settings.part_size) as reservation:
             held = await self._sessions.load(ticket)
             session = self._session(ticket, held, continued=continued)
             check_not_cancelled(session)
             if session.state is State.COMMITTING:
-                with _translated():
-                    return await self._finish(ticket, session, digest)
+                return session
             if chunk is not None:
                 check_start(chunk, session.size)
             elif session.sealed and session.data is not None:
@@ -231,7 +258,7 @@ class Uploads:
                 await stream.discard()
                 raise
             stream.release()
-            return await self._finish(ticket, claimed, digest)
+            return claimed
 
     async def _feed_last(
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, chunk: Chunk
