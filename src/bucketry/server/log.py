@@ -21,16 +21,25 @@ def configure(config: LogConfig) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if config.format == "json":
+    if config.format == "json" or (config.format == "auto" and not sys.stderr.isatty()):
         processors += [structlog.processors.format_exc_info, _render]
     else:
-        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+        processors += [_brief, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _brief(logger: object, name: str, event: Any) -> Any:
+    """A request as a person wants to read it: what was asked, what came of it, and the error where there was one."""
+    if event.get("event") != "request":
+        return event
+    kept = {name: event[name] for name in ("timestamp", "level", "error") if name in event}
+    milliseconds = event["seconds"] * 1000
+    return {**kept, "event": f"{event['method']} {event['path']} {event['status']} ({milliseconds:.1f} ms)"}
 
 
 def _render(logger: object, name: str, event: Any) -> str:

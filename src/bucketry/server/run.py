@@ -33,6 +33,10 @@ def run(loaded: Loaded) -> int:
     Raises `StoreError` where the store cannot be used: one line that says what to do.
     """
     config = loaded.config
+    if config.store.url.startswith("s3:") and sys.stderr.isatty():
+        # It can take a while, and longer where the store does not answer: a person would wonder.
+        sys.stderr.write(f"looking at {config.store.url} …\n")
+        sys.stderr.flush()
     refusal = asyncio.run(_examine(config))
     if refusal is not None:
         sys.stderr.write(f"bucketry: {refusal}\n")

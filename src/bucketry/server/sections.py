@@ -307,7 +307,10 @@ class LogConfig(Section, frozen=True, kw_only=True):
     """What is written to standard error."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], _text("Least severity that is written.")] = "info"
-    format: Annotated[Literal["json", "text"], _text("`json`: one object a line. `text`: for people.")] = "json"
+    format: Annotated[
+        Literal["auto", "json", "text"],
+        _text("`json`: one object a line. `text`: for people. `auto`: `text` on a terminal, else `json`."),
+    ] = "auto"
     access: Annotated[bool, _text("Write one line for each request.")] = True
 
 
