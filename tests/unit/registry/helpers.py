@@ -372,6 +372,24 @@ class Collector:
         await self.condemn(digest)
         return await self.finish(digest)
 
+    async def expire(self, repository: str, digest: Digest, *, lease: float = 7200.0) -> bool:
+        """Removes a link that no manifest of its repository needs and nobody renewed. Whether it was removed."""
+        prefix = f"repos/{repository}/~manifests/"
+        for key in await keys(self._store, prefix):
+            held = await get_or_none(self._store, key)
+            if held is not None and any(
+                needed.parsed == digest for needed in parse_manifest(held.body, held.info.content_type).references()
+            ):
+                return False
+        link = await get_or_none(self._store, layout.link(repository, digest))
+        if link is None or self._clock.now() - link.info.modified < lease:
+            return False
+        try:
+            await self._store.delete(link.info.key, condition=IfMatch(link.info.etag))
+        except PreconditionFailed:
+            return False
+        return True
+
     async def _swap(self, held: StoredObject, record: BlobRecord, state: BlobState) -> str:
         changed = msgspec.structs.replace(record, state=state, nonce=f"collector-{held.info.etag}")
         return await self._store.put(held.info.key, encode(changed), condition=IfMatch(held.info.etag))
