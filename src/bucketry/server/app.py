@@ -85,9 +85,8 @@ class App:
             try:
                 await response(scope, receive, answer.send)
             except StoreError as error:
-                # The head has left: all that can be done is to end the connection, so that the client sees it.
+                # The head has left. The server closes a connection whose answer ends early, so that the client sees it.
                 failure = f"the answer broke off: {error}"
-                answer.broken = True
             if gone_away:
                 answer.status = CLIENT_CLOSED
         finally:
@@ -116,8 +115,6 @@ class App:
                 if failure is not None:
                     line["error"] = failure
                 _log.info("request", **line)
-        if answer.broken:
-            raise ConnectionAbortedError(failure)
 
     async def _route(self, request: Request, body: RequestBody, client: str | None, answer: _Answer) -> Response:
         path, method = request.scope["path"], request.scope["method"]
@@ -238,7 +235,6 @@ class _Answer:
         """The label of metrics: known once the path is."""
         self.sent = 0
         self._headers: list[tuple[bytes, bytes]] = []
-        self.broken = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
