@@ -355,3 +355,20 @@ def test_manifest_that_was_deleted_is_gone_at_once_with_its_tags(api: Api, repos
             assert api.get(f"/v2/{repository}/manifests/{reference}").error() == (404, "MANIFEST_UNKNOWN")
     assert api.get(f"/v2/{repository}/tags/list").json()["tags"] == ["other"]
     assert api.get(f"/v2/{repository}/manifests/other").body == other
+
+
+# What should not happen
+
+
+def test_blob_whose_bytes_the_store_lost_is_an_error_before_any_byte(strict: Running) -> None:
+    data = noise("lost", 54_321)
+    path = f"/v2/lost/blobs/{strict.api.push_blob('lost', data)}"
+    assert strict.api.get(path).body == data
+    for file in strict.folder.rglob("*"):
+        if file.is_file() and file.stat().st_size == len(data):
+            file.unlink()
+    for asked in ("", "bytes=0-9", "bytes=0-9,20-29"):
+        answer = strict.api.get(path, **({"range": asked} if asked else {}))
+        assert answer.error() == (500, "UNKNOWN")
+        assert "its owner must look at its log" in answer.message
+    assert "Traceback" not in strict.server.log()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
 import time
 from collections import OrderedDict
@@ -64,24 +65,26 @@ class Delivery:
             return Response(None, 307, {**headers, "content-length": "0"})
         headers = {**headers, "content-type": OCTET_STREAM, "accept-ranges": "bytes"}
         if ranges is None:
-            return self._whole(blob, headers, sendfile)
+            return await self._whole(blob, headers, sendfile)
         if several:
-            return self._several(blob, headers, ranges)
+            return await self._several(blob, headers, ranges)
         only = ranges[0]
         headers["content-length"] = str(only.size)
         headers["content-range"] = f"bytes {only.start}-{only.stop - 1}/{blob.size}"
-        return StreamingResponse(self._registry.blobs.read(blob, only.start, only.stop), 206, headers)
+        return StreamingResponse(await _begun(self._registry.blobs.read(blob, only.start, only.stop)), 206, headers)
 
-    def _whole(self, blob: Blob, headers: dict[str, str], sendfile: bool) -> Response:
+    async def _whole(self, blob: Blob, headers: dict[str, str], sendfile: bool) -> Response:
         headers["content-length"] = str(blob.size)
         if blob.size == 0:
             return Response(b"", 200, headers)
         store = self._registry.store
         if sendfile and self._config.file_sendfile and isinstance(store, LocalFiles):
-            return PathResponse(store.file_path(blob.data), headers)
-        return StreamingResponse(self._registry.blobs.read(blob), 200, headers)
+            path = store.file_path(blob.data)
+            if _is_file(path):
+                return PathResponse(path, headers)
+        return StreamingResponse(await _begun(self._registry.blobs.read(blob)), 200, headers)
 
-    def _several(self, blob: Blob, headers: dict[str, str], ranges: list[ByteRange]) -> Response:
+    async def _several(self, blob: Blob, headers: dict[str, str], ranges: list[ByteRange]) -> Response:
         """``multipart/byteranges``, which object stores do not speak and zstd:chunked clients ask for."""
         boundary = secrets.token_hex(16)
         heads = [
@@ -100,7 +103,9 @@ class Delivery:
 
         headers["content-type"] = f"multipart/byteranges; boundary={boundary}"
         headers["content-length"] = str(sum(map(len, heads)) + sum(part.size for part in ranges) + len(end))
-        return StreamingResponse(body(), 206, headers)
+        pieces = body()
+        head = await anext(pieces)
+        return StreamingResponse(await _begun(pieces, head), 206, headers)
 
     async def _url(self, blob: Blob) -> str:
         """A presigned URL, used again for the first half of its life."""
@@ -129,6 +134,23 @@ class Delivery:
             if any(address in network for network in self._redirected):
                 return True
         return self._config.mode == "redirect"
+
+
+async def _begun(pieces: AsyncIterator[bytes], head: bytes = b"") -> AsyncIterator[bytes]:
+    """The same pieces, after ``head``, with the first at hand: a store that has none is an answer of its own."""
+    first = await anext(pieces)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield head + first
+        async for piece in pieces:
+            yield piece
+
+    return body()
+
+
+def _is_file(path: str) -> bool:
+    """Where it is not, the store says so in its own words when it is asked to read it."""
+    return os.path.isfile(path)
 
 
 def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
