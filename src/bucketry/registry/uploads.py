@@ -147,6 +147,11 @@ class Uploads:
                     )
                 else:
                     await stream.settle()
+                    if keeper.held is None:  # No write says where the upload really stands.
+                        keeper.held = await self._sessions.load(ticket)
+                        if keeper.held is not None:
+                            check_open(keeper.held.session)
+                            check_start(chunk, keeper.held.session.size)
             except BaseException:
                 await stream.discard()
                 raise

@@ -249,6 +249,24 @@ async def test_a_body_longer_than_announced_is_refused_before_it_is_read_to_its_
     assert taken <= 2 * PART
 
 
+async def test_a_chunk_of_nothing_tells_where_the_upload_stands_and_changes_nothing(
+    registry: Registry, inner: MemoryStore
+) -> None:
+    session = begin(registry)
+    assert await patch(registry, session, streamed(b"")) == 0
+    assert (await truth(inner)).sessions == set()
+    await patch(registry, session, placed(SMALL, 0))
+
+    for continued in (True, False):
+        assert await patch(registry, session, streamed(b""), continued=continued) == len(SMALL)
+        with pytest.raises(RangeInvalid):
+            await patch(registry, session, placed(b"", 0), continued=continued)
+    await registry.uploads.cancel(REPO, ALICE, session)
+    for continued in (True, False):
+        with pytest.raises(UploadUnknown):
+            await patch(registry, session, streamed(b""), continued=continued)
+
+
 @pytest.mark.parametrize("form", [None, 0])
 @pytest.mark.parametrize("got", [1, 40, PART, 2 * PART, 3 * PART + 5])
 async def test_what_came_before_an_interruption_is_kept_and_gone_on_with(
