@@ -39,7 +39,9 @@ def _brief(logger: object, name: str, event: Any) -> Any:
         return event
     kept = {name: event[name] for name in ("timestamp", "level", "error") if name in event}
     milliseconds = event["seconds"] * 1000
-    return {**kept, "event": f"{event['method']} {event['path']} {event['status']} ({milliseconds:.1f} ms)"}
+    # A stranger's path must not end the line, nor give orders to a terminal.
+    path = event["path"] if event["path"].isprintable() else ascii(event["path"])[1:-1]
+    return {**kept, "event": f"{event['method']} {path} {event['status']} ({milliseconds:.1f} ms)"}
 
 
 def _render(logger: object, name: str, event: Any) -> str:
