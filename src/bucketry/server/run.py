@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import multiprocessing
 import os
-import secrets
 import socket
 import sys
 import tempfile
@@ -15,16 +13,15 @@ from functools import partial
 import msgspec
 
 from bucketry.server.config import Config, Loaded
+from bucketry.server.examine import refusal
 from bucketry.server.welcome import welcome
 from bucketry.server.worker import load_app
-from bucketry.store.contract import NotFound, ReadOnly, Store, StoreError
 
 FAILED = 1
 _KILL_MARGIN = 10
 """Seconds a worker has, beyond the grace of its requests, before it is killed."""
 _READ_BUFFER = 256 * 1024
 """Bytes of a connection that are read at once: more than a head may have, so that the app is the one to refuse it."""
-_FORMAT_KEY = "bucketry.json"
 
 
 def run(loaded: Loaded) -> int:
@@ -37,9 +34,9 @@ def run(loaded: Loaded) -> int:
         # It can take a while, and longer where the store does not answer: a person would wonder.
         sys.stderr.write(f"looking at {config.store.url} …\n")
         sys.stderr.flush()
-    refusal = asyncio.run(_examine(config))
-    if refusal is not None:
-        sys.stderr.write(f"bucketry: {refusal}\n")
+    why_not = refusal(config)
+    if why_not is not None:
+        sys.stderr.write(f"bucketry: {why_not}\n")
         return FAILED
     config = _with_port(config)
     workers = 1 if config.store.url == "memory:" else config.server.worker_count(os.cpu_count() or 1)
@@ -50,35 +47,6 @@ def run(loaded: Loaded) -> int:
         sys.stderr.write(welcome(config, workers))
         sys.stderr.flush()
         return _serve(config, workers)
-
-
-async def _examine(config: Config) -> str | None:
-    """Why the store must not be used, or None. Raises `StoreError` where it cannot be used."""
-    from bucketry.store.open import open_store
-    from bucketry.store.probe import probe
-
-    store = open_store(config.store.url, config.store.options())
-    await store.start()
-    try:
-        try:
-            report = await probe(store, ids=lambda: secrets.token_hex(8), quick=True)
-        except ReadOnly as error:
-            if not await _holds_registry(store):
-                raise
-            sys.stderr.write(f"bucketry: {error}\nbucketry: so this registry can be pulled from, and takes no pushes\n")
-            return None
-        return report.refusal()
-    finally:
-        with contextlib.suppress(StoreError):
-            await store.close()
-
-
-async def _holds_registry(store: Store) -> bool:
-    try:
-        await store.head(_FORMAT_KEY)
-    except NotFound:
-        return False
-    return True
 
 
 def _with_port(config: Config) -> Config:
