@@ -258,12 +258,13 @@ def test_tag_that_moved_on_one_has_moved_on_the_other_at_once(replicas: Replicas
 
 def test_commit_is_answered_again_after_the_server_that_took_it_has_ended(start: Start) -> None:
     """It removes the sessions that ended when it ends."""
-    for size in SIZES.values():
-        data = noise("ended", size)
-        with start() as two:
-            with start() as one:
-                location = one.api.patch(one.api.begin("a/b"), data).header("Location")
-                assert one.api.commit(location, digest_of(data)).status == 201
+    pushed = {noise("ended", size): "" for size in SIZES.values()}
+    with start() as two:
+        with start() as one:
+            for data in pushed:
+                pushed[data] = one.api.patch(one.api.begin("a/b"), data).header("Location")
+                assert one.api.commit(pushed[data], digest_of(data)).status == 201
+        for data, location in pushed.items():
             assert two.api.commit(location, digest_of(data)).status == 201
             assert two.api.commit(location, digest_of(b"other")).status in (400, 404)
             assert two.api.blob("a/b", digest_of(data)).body == data
