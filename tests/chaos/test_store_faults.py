@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import math
@@ -21,6 +22,10 @@ from tests.support.api import ABSENT, EMPTY, Answer, Api, Wire, image, noise
 from tests.support.images import digest_of
 from tests.support.server import Server, bucketry
 from tests.support.tools import missing, root_only, tool
+
+from bucketry.oci import Digest
+from bucketry.registry import layout
+from bucketry.store.local import LocalStore
 
 MIB = 1024 * 1024
 DEADLINE = 1.5
@@ -305,6 +310,7 @@ def test_read_only_folder_can_be_pulled_from_and_takes_nothing(tmp_path: Path, r
             data = noise("read-only", 300_000)
             manifest = api.push_image(repository, "v1", layers=[data])
             location = api.patch(api.begin(repository), b"begun").header("Location")
+            asyncio.run(age_link(disk / "store", repository, digest_of(data)))
             subprocess.run([tool("mount"), "-o", "remount,ro", disk], check=True)
             assert_only_pulls(api, repository, manifest, data, location)
             assert "Traceback" not in server.log()
@@ -313,6 +319,15 @@ def test_read_only_folder_can_be_pulled_from_and_takes_nothing(tmp_path: Path, r
             assert "can be pulled from, and takes no pushes" in server.log()
             assert_only_pulls(Api(server.port), repository, manifest, data, location)
             assert "Traceback" not in server.log()
+
+
+async def age_link(folder: Path, repository: str, digest: str) -> None:
+    """Makes a blob's link a day old: a HEAD would renew its lease."""
+    store = LocalStore(folder, clock=lambda: time.time() - 86400)
+    await store.start()
+    key = layout.link(repository, Digest.parse(digest))
+    await store.put(key, (await store.get(key)).body)
+    await store.close()
 
 
 def assert_only_pulls(api: Api, repository: str, manifest: bytes, data: bytes, location: str) -> None:

@@ -22,7 +22,7 @@ from bucketry.registry import layout
 from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encode
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
 from bucketry.registry.sharing import SharedReads
-from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, Store, StoredObject
+from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, ReadOnly, Store, StoredObject
 from bucketry.store.contract import Unsupported as StoreUnsupported
 
 FRESH = 300.0
@@ -79,6 +79,8 @@ class Blobs:
                     etag = await self._store.put(key, encode(renewed), condition=IfMatch(etag))
                 except PreconditionFailed:
                     continue
+                except ReadOnly:
+                    pass  # Nobody pushes here who could skip an upload, and nobody collects.
             if await self._confirmed(digest, link.data):
                 return Blob(digest, link.size, link.data)
             await self._withdraw(key, etag)
@@ -176,7 +178,7 @@ class Blobs:
         """Removes a link that does not hold, and no link that another request put in its place."""
         try:
             await self._store.delete(key, condition=IfMatch(etag))
-        except (PreconditionFailed, StoreUnsupported):
+        except (PreconditionFailed, StoreUnsupported, ReadOnly):
             pass  # Where the store cannot, the link stays: nobody is told that its blob is there.
 
     async def _make_record(self, key: str, size: int, data: str) -> tuple[BlobRecord, bool]:
