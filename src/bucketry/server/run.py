@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import socket
@@ -18,6 +19,11 @@ from bucketry.server.welcome import welcome
 from bucketry.server.worker import load_app
 
 FAILED = 1
+_ADVICE = {
+    errno.EADDRINUSE: "end the program that does, perhaps another bucketry, or choose another port with --listen",
+    errno.EADDRNOTAVAIL: "choose an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them",
+    errno.EACCES: "ports below 1024 are for root: choose a higher one with --listen",
+}
 _KILL_MARGIN = 10
 """Seconds a worker has, beyond the grace of its requests, before it is killed."""
 _READ_BUFFER = 256 * 1024
@@ -34,11 +40,16 @@ def run(loaded: Loaded) -> int:
         # It can take a while, and longer where the store does not answer: a person would wonder.
         sys.stderr.write(f"looking at {config.store.url} …\n")
         sys.stderr.flush()
+    try:
+        address, port = _bind(config)
+    except _CannotListen as error:
+        sys.stderr.write(f"bucketry: {error}\n")
+        return FAILED
     why_not = refusal(config)
     if why_not is not None:
         sys.stderr.write(f"bucketry: {why_not}\n")
         return FAILED
-    config = _with_port(config)
+    config = _with_port(config, port)
     workers = 1 if config.store.url == "memory:" else config.server.worker_count(os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
         if workers > 1:
@@ -46,23 +57,42 @@ def run(loaded: Loaded) -> int:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         sys.stderr.write(welcome(config, workers))
         sys.stderr.flush()
-        return _serve(config, workers)
+        return _serve(config, address, port, workers)
 
 
-def _with_port(config: Config) -> Config:
-    """The configuration with a free port where it asked for any (port 0)."""
-    if config.server.port != 0:
-        return config
+def _with_port(config: Config, port: int) -> Config:
     host = config.server.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        port = probe.getsockname()[1]
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, listen=listen))
 
 
-def _serve(config: Config, workers: int) -> int:
+class _CannotListen(Exception):
+    """One line that says what to do."""
+
+
+def _bind(config: Config) -> tuple[str, int]:
+    """The address and the port to listen on, free at this moment: a name is looked up, port 0 is any.
+
+    Raises `_CannotListen`. The workers would not notice another server on their port: they share it among themselves,
+    and would share it with a stranger, who then gets half of the requests.
+    """
+    listen, host, port = config.server.listen, config.server.host, config.server.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise _CannotListen(f"cannot listen on {listen}: {host} is no known name ({error.strerror})") from None
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            advice = _ADVICE.get(error.errno or 0, "choose another with --listen HOST:PORT")
+            raise _CannotListen(f"cannot listen on {listen}: {error.strerror}: {advice}") from None
+        return str(address[0]), int(probe.getsockname()[1])
+
+
+def _serve(config: Config, address: str, port: int, workers: int) -> int:
     from granian.constants import HTTPModes, Interfaces, Loops
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
@@ -72,8 +102,8 @@ def _serve(config: Config, workers: int) -> int:
     multiprocessing.set_start_method("spawn", force=True)
     server = Server(
         "bucketry",
-        address=config.server.host,
-        port=config.server.port,
+        address=address,
+        port=port,
         interface=Interfaces.ASGI,
         workers=workers,
         loop=Loops.uvloop if sys.platform != "win32" else Loops.asyncio,
