@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
 import secrets
@@ -36,6 +37,9 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 DISCARDED = 16 * 1024 * 1024
 """Bytes of a body that are read and thrown away before an answer that did not need them; more are left unread."""
 
+SLOWEST_READER = 8 * 1024
+"""Bytes a second: a client that takes an answer more slowly is taken for one that stalls."""
+
 CLIENT_CLOSED = 499
 """In logs and metrics: the client went away before it had an answer."""
 
@@ -63,8 +67,9 @@ class App:
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        body = RequestBody(receive, self._drain, idle=self._config.limits.body_idle_timeout)
-        answer = _Answer(send, request_id, head=scope["method"] == "HEAD")
+        idle = self._config.limits.body_idle_timeout
+        body = RequestBody(receive, self._drain, idle=idle)
+        answer = _Answer(send, request_id, head=scope["method"] == "HEAD", idle=idle)
         client = self._client(scope, request)
         self._metrics.requests_in_flight.inc()
         failure: str | None = None
@@ -87,6 +92,8 @@ class App:
             except StoreError as error:
                 # The head has left. The server closes a connection whose answer ends early, so that the client sees it.
                 failure = f"the answer broke off: {error}"
+            except _ClientStuck as stuck:
+                failure, gone_away = str(stuck), True
             if gone_away:
                 answer.status = CLIENT_CLOSED
         finally:
@@ -223,13 +230,21 @@ def _not_allowed(method: str, allowed: Iterable[str]) -> Response:
     return response
 
 
-class _Answer:
-    """Sends an answer on, with the headers every answer has, and counts what is sent."""
+class _ClientStuck(Exception):
+    """The client takes nothing of its answer, and keeps a connection to the store from others."""
 
-    def __init__(self, send: Send, request_id: str, *, head: bool) -> None:
+
+class _Answer:
+    """Sends an answer on, with the headers every answer has, and counts what is sent.
+
+    A piece of a stream that is not taken in ``idle`` seconds, and those it may take, raises `_ClientStuck`.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, head: bool, idle: float) -> None:
         self._send = send
         self._request_id = request_id.encode()
         self._head = head
+        self._idle = idle
         self.status = 500
         self.route = "none"
         """The label of metrics: known once the path is."""
@@ -252,4 +267,12 @@ class _Answer:
                 self.sent += len(message.get("body", b""))
         elif message["type"] == "http.response.pathsend":
             self.sent += int(dict(self._headers)[b"content-length"])
-        await self._send(message)
+        if not message.get("more_body", False):
+            await self._send(message)
+            return
+        patience = self._idle + len(message["body"]) / SLOWEST_READER
+        try:
+            async with asyncio.timeout(patience):
+                await self._send(message)
+        except TimeoutError:
+            raise _ClientStuck(f"the client took nothing of its answer for {patience:.0f} seconds") from None

@@ -55,7 +55,9 @@ class Running:
         body: bytes | list[bytes] = b"",
         *,
         peer: str | None = "127.0.0.1",
+        takes: int | None = None,
     ) -> Answer:
+        """``takes``: so many messages of the answer the client takes, and then no more."""
         path, _, query = target.partition("?")
         pieces = body if isinstance(body, list) else [body]
         given = {name.lower(): value for name, value in (headers or {}).items()}
@@ -86,6 +88,8 @@ class Running:
             return {"type": "http.request", "body": piece, "more_body": isinstance(body, list)}
 
         async def send(message: Message) -> None:
+            if takes is not None and len(messages) >= takes:
+                await asyncio.Event().wait()
             messages.append(message)
 
         await self.app(scope, receive, send)
@@ -275,6 +279,17 @@ async def test_client_that_left_is_counted_as_gone(app: Running) -> None:
     assert app.counted(route="upload", status="499") == 1
     status = await app.ask("GET", begun.headers["location"])
     assert status.headers["range"] == "0-9"
+
+
+async def test_client_that_takes_nothing_of_its_answer_is_cut_off() -> None:
+    async with running(Config(store=MEMORY, limits=LimitsConfig(body_idle_timeout=0.1))) as app:
+        digest = await push(app, b"x" * 400)
+        with capture_logs() as logs:
+            answer = await app.ask("GET", f"/v2/a/b/blobs/{digest}", {"range": "bytes=0-99,200-299"}, takes=2)
+        assert (answer.status, int(answer.headers["content-length"]) > len(answer.body)) == (206, True)
+        assert logs[0]["status"] == 499
+        assert "took nothing of its answer" in logs[0]["error"]
+        assert app.counted(route="blob", status="499") == 1
 
 
 # Addresses
