@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.registry.helpers import (
     DAY,
     PART,
@@ -63,6 +63,9 @@ contents = st.builds(
     st.integers(0, 2),
 )
 limits = st.none() | st.integers(0, 4)
+# By number, and not by bundles: so every rule can run at any time, and none is starved.
+uploads = st.integers(0, 3)
+manifests = st.integers(0, 9)
 
 
 @dataclass
@@ -91,9 +94,6 @@ class Repository:
 
 
 class RegistryModel(RuleBasedStateMachine):
-    uploads = Bundle("uploads")
-    pushed = Bundle("pushed")
-
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
@@ -106,12 +106,21 @@ class RegistryModel(RuleBasedStateMachine):
         self.created: dict[Digest, float] = {}
         self.condemned: set[Digest] = set()
         self.replicas: list[Registry] = []
+        self.sessions: list[Upload] = []
+        self.bodies: list[bytes] = []
+        """Manifests that were pushed somewhere."""
 
     @initialize(native=st.tuples(st.booleans(), st.booleans()))
     def open(self, native: tuple[bool, bool]) -> None:
         self.native = native
         for number in range(2):
             self.replicas.append(self.fresh(number))
+        for number in range(4):
+            self.sessions.append(self.begun(REPOSITORIES[number % 3], PRINCIPALS[number % 2], number % 2, None))
+        for repository in REPOSITORIES[:3]:
+            for size in (0, 20, 3 * PART + 10):
+                self.post(repository, 0, blob_bytes(size), "sha256")
+            self.push_image(repository, 0, [blob_bytes(20)], None, "", ["latest"], "tag")
 
     def fresh(self, number: int, generation: int = 0) -> Registry:
         return self.run(
@@ -160,9 +169,13 @@ class RegistryModel(RuleBasedStateMachine):
         self.bytes[digest] = content
         self.condemned.discard(digest)
 
-    @rule(target=uploads, repository=repositories, principal=st.sampled_from(PRINCIPALS), replica=replicas,
+    @rule(upload=uploads, repository=repositories, principal=st.sampled_from(PRINCIPALS), replica=replicas,
           algorithm=st.none() | algorithms)  # fmt: skip
-    def begin(self, repository: str, principal: str, replica: int, algorithm: str | None) -> Upload:
+    def begin(self, upload: int, repository: str, principal: str, replica: int, algorithm: str | None) -> None:
+        """In place of another, which is abandoned where it did not end."""
+        self.sessions[upload] = self.begun(repository, principal, replica, algorithm)
+
+    def begun(self, repository: str, principal: str, replica: int, algorithm: str | None) -> Upload:
         progress = self.replicas[replica].uploads.begin(repository, principal, algorithm)
         assert progress.offset == 0
         return Upload(progress.session_id, repository, principal, self.clock.now())
@@ -170,8 +183,9 @@ class RegistryModel(RuleBasedStateMachine):
     def ended(self, upload: Upload) -> bool:
         return upload.cancelled or self.clock.now() > int(upload.began) + EXPIRY
 
-    @rule(upload=uploads, replica=replicas)
-    def ask(self, upload: Upload, replica: int) -> None:
+    @rule(number=uploads, replica=replicas)
+    def ask(self, number: int, replica: int) -> None:
+        upload = self.sessions[number]
         status = self.replicas[replica].uploads.status(
             upload.repository, upload.principal, upload.session, continued=upload.continued
         )
@@ -186,9 +200,10 @@ class RegistryModel(RuleBasedStateMachine):
         else:
             assert self.run(status).offset == len(upload.content)
 
-    @rule(upload=uploads, replica=replicas, data=contents,
+    @rule(number=uploads, replica=replicas, data=contents,
           form=st.sampled_from(["streamed", "sized", "placed", "interrupted", "interrupted placed"]))  # fmt: skip
-    def append(self, upload: Upload, replica: int, data: bytes, form: str) -> None:
+    def append(self, number: int, replica: int, data: bytes, form: str) -> None:
+        upload = self.sessions[number]
         if upload.committed or upload.lost:
             return
         start = len(upload.content)
@@ -215,8 +230,9 @@ class RegistryModel(RuleBasedStateMachine):
         upload.content += data
         upload.continued = upload.continued or bool(data)
 
-    @rule(upload=uploads, replica=replicas, data=contents, off=st.sampled_from([-1, 1, 50]))
-    def append_out_of_order(self, upload: Upload, replica: int, data: bytes, off: int) -> None:
+    @rule(number=uploads, replica=replicas, data=contents, off=st.sampled_from([-1, 1, 50]))
+    def append_out_of_order(self, number: int, replica: int, data: bytes, off: int) -> None:
+        upload = self.sessions[number]
         start = len(upload.content) + off
         if upload.committed or upload.lost or start < 0 or not upload.content:
             return
@@ -231,8 +247,9 @@ class RegistryModel(RuleBasedStateMachine):
                 self.run(work)
             assert caught.value.offset == len(upload.content)
 
-    @rule(upload=uploads, replica=replicas, data=contents, continued=st.booleans())
-    def replay_the_first_chunk(self, upload: Upload, replica: int, data: bytes, continued: bool) -> None:
+    @rule(number=uploads, replica=replicas, data=contents, continued=st.booleans())
+    def replay_the_first_chunk(self, number: int, replica: int, data: bytes, continued: bool) -> None:
+        upload = self.sessions[number]
         if upload.committed or upload.lost or not upload.content or not data:
             return
         work = self.replicas[replica].uploads.append(
@@ -241,8 +258,9 @@ class RegistryModel(RuleBasedStateMachine):
         with pytest.raises(UploadUnknown if self.ended(upload) else RangeInvalid):
             self.run(work)
 
-    @rule(upload=uploads, replica=replicas, algorithm=algorithms, last=st.none() | contents)
-    def commit(self, upload: Upload, replica: int, algorithm: str, last: bytes | None) -> None:
+    @rule(number=uploads, replica=replicas, algorithm=algorithms, last=st.none() | contents)
+    def commit(self, number: int, replica: int, algorithm: str, last: bytes | None) -> None:
+        upload = self.sessions[number]
         content = upload.content + (last or b"")
         digest = Digest.of(content, algorithm)
         chunk = None if not last else placed(last, len(upload.content)) if upload.content else sized(last)
@@ -267,8 +285,9 @@ class RegistryModel(RuleBasedStateMachine):
         upload.committed = True
         self.published(upload.repository, digest, content)
 
-    @rule(upload=uploads, replica=replicas, algorithm=algorithms, last=st.none() | contents)
-    def commit_other_bytes(self, upload: Upload, replica: int, algorithm: str, last: bytes | None) -> None:
+    @rule(number=uploads, replica=replicas, algorithm=algorithms, last=st.none() | contents)
+    def commit_other_bytes(self, number: int, replica: int, algorithm: str, last: bytes | None) -> None:
+        upload = self.sessions[number]
         digest = Digest.of(b"other bytes", algorithm)
         chunk = None if not last else placed(last, len(upload.content)) if upload.content else sized(last)
         work = self.replicas[replica].uploads.commit(
@@ -294,8 +313,9 @@ class RegistryModel(RuleBasedStateMachine):
         else:
             assert progress.offset == len(upload.content)
 
-    @rule(upload=uploads, replica=replicas)
-    def cancel(self, upload: Upload, replica: int) -> None:
+    @rule(number=uploads, replica=replicas)
+    def cancel(self, number: int, replica: int) -> None:
+        upload = self.sessions[number]
         work = self.replicas[replica].uploads.cancel(upload.repository, upload.principal, upload.session)
         if self.ended(upload):
             with pytest.raises(UploadUnknown):
@@ -310,9 +330,10 @@ class RegistryModel(RuleBasedStateMachine):
             self.run(work)
             upload.cancelled = True
 
-    @rule(upload=uploads, replica=replicas, repository=repositories, principal=st.sampled_from(PRINCIPALS))
-    def intrude(self, upload: Upload, replica: int, repository: str, principal: str) -> None:
+    @rule(number=uploads, replica=replicas, repository=repositories, principal=st.sampled_from(PRINCIPALS))
+    def intrude(self, number: int, replica: int, repository: str, principal: str) -> None:
         """Anyone else, or from another repository."""
+        upload = self.sessions[number]
         if (repository, principal) == (upload.repository, upload.principal):
             return
         uploads = self.replicas[replica].uploads
@@ -381,34 +402,35 @@ class RegistryModel(RuleBasedStateMachine):
 
     # ---- manifests
 
-    @rule(target=pushed, repository=repositories, replica=replicas, blobs=st.lists(contents, min_size=1, max_size=3),
-          subject=st.none() | pushed, kind=st.sampled_from(["", "application/x", "application/y"]),
+    @rule(repository=repositories, replica=replicas, blobs=st.lists(contents, min_size=1, max_size=3),
+          subject=st.none() | manifests, kind=st.sampled_from(["", "application/x", "application/y"]),
           tags=st.lists(st.sampled_from(TAGS), max_size=2), by=st.sampled_from(["tag", *ALGORITHMS]))  # fmt: skip
     def push_image(
         self,
         repository: str,
         replica: int,
         blobs: list[bytes],
-        subject: bytes | None,
+        subject: int | None,
         kind: str,
         tags: list[str],
         by: str,
-    ) -> Any:
-        body = image(*blobs, subject=subject, artifactType=kind)
+    ) -> None:
+        body = image(*blobs, subject=None if subject is None else self.body(subject), artifactType=kind)
         missing = any(Digest.of(blob) not in self.model[repository].blobs for blob in blobs)
-        return self.push(repository, replica, body, tags, by, missing=missing)
+        self.push(repository, replica, body, tags, by, missing=missing)
 
-    @rule(target=pushed, repository=repositories, replica=replicas, children=st.lists(pushed, max_size=2),
-          subject=st.none() | pushed, tags=st.lists(st.sampled_from(TAGS), max_size=2),
+    @rule(repository=repositories, replica=replicas, children=st.lists(manifests, max_size=2),
+          subject=st.none() | manifests, tags=st.lists(st.sampled_from(TAGS), max_size=2),
           by=st.sampled_from(["tag", *ALGORITHMS]))  # fmt: skip
     def push_index(
-        self, repository: str, replica: int, children: list[bytes], subject: bytes | None, tags: list[str], by: str
-    ) -> Any:
-        body = index(*children, subject=subject)
-        missing = any(Digest.of(child) not in self.model[repository].manifests for child in children)
-        return self.push(repository, replica, body, tags, by, missing=missing)
+        self, repository: str, replica: int, children: list[int], subject: int | None, tags: list[str], by: str
+    ) -> None:
+        found = [self.body(child) for child in children]
+        body = index(*found, subject=None if subject is None else self.body(subject))
+        missing = any(Digest.of(child) not in self.model[repository].manifests for child in found)
+        self.push(repository, replica, body, tags, by, missing=missing)
 
-    def push(self, repository: str, replica: int, body: bytes, tags: list[str], by: str, *, missing: bool) -> Any:
+    def push(self, repository: str, replica: int, body: bytes, tags: list[str], by: str, *, missing: bool) -> None:
         digest = Digest.of(body, "sha256" if by == "tag" else by)
         reference = (tags or ["latest"])[0] if by == "tag" else digest
         names = [reference, *tags[1:]] if isinstance(reference, str) else tags
@@ -419,7 +441,7 @@ class RegistryModel(RuleBasedStateMachine):
         if missing:
             with pytest.raises(ManifestBlobUnknown):
                 self.run(work)
-            return multiple()
+            return
         pushed = self.run(work)
         assert pushed.digest == digest
         assert pushed.tags == tuple(dict.fromkeys(names))
@@ -428,7 +450,11 @@ class RegistryModel(RuleBasedStateMachine):
         model.known = True
         for blob in parse_manifest(body, None).blobs():
             self.condemned.discard(blob.parsed)
-        return body
+        self.bodies.append(body)
+
+    def body(self, number: int) -> bytes:
+        """One of the last that were pushed."""
+        return self.bodies[-1 - number % len(self.bodies)]
 
     @rule(repository=repositories, replica=replicas, tag=st.sampled_from(TAGS))
     def get_tag(self, repository: str, replica: int, tag: str) -> None:
@@ -441,8 +467,9 @@ class RegistryModel(RuleBasedStateMachine):
         found = self.run(work)
         assert (found.digest, found.body) == (model.tags[tag], model.manifests[model.tags[tag]])
 
-    @rule(repository=repositories, replica=replicas, body=pushed, algorithm=algorithms)
-    def get_manifest(self, repository: str, replica: int, body: bytes, algorithm: str) -> None:
+    @rule(repository=repositories, replica=replicas, number=manifests, algorithm=algorithms)
+    def get_manifest(self, repository: str, replica: int, number: int, algorithm: str) -> None:
+        body = self.body(number)
         digest = Digest.of(body, algorithm)
         work = self.replicas[replica].manifests.get(repository, digest)
         if digest in self.model[repository].manifests:
@@ -451,8 +478,9 @@ class RegistryModel(RuleBasedStateMachine):
             with pytest.raises(ManifestUnknown):
                 self.run(work)
 
-    @rule(repository=repositories, replica=replicas, body=pushed, algorithm=algorithms)
-    def delete_manifest(self, repository: str, replica: int, body: bytes, algorithm: str) -> None:
+    @rule(repository=repositories, replica=replicas, number=manifests, algorithm=algorithms)
+    def delete_manifest(self, repository: str, replica: int, number: int, algorithm: str) -> None:
+        body = self.body(number)
         digest = Digest.of(body, algorithm)
         model = self.model[repository]
         work = self.replicas[replica].manifests.delete(repository, digest)
@@ -495,11 +523,10 @@ class RegistryModel(RuleBasedStateMachine):
         assert list(page.names) == names[:most]
         assert page.more == (len(names) > most > 0)
 
-    @rule(repository=repositories, replica=replicas, subject=pushed, limit=limits,
+    @rule(repository=repositories, replica=replicas, number=manifests, limit=limits,
           kind=st.none() | st.sampled_from(["application/x", "application/y"]))  # fmt: skip
-    def list_referrers(
-        self, repository: str, replica: int, subject: bytes, limit: int | None, kind: str | None
-    ) -> None:
+    def list_referrers(self, repository: str, replica: int, number: int, limit: int | None, kind: str | None) -> None:
+        subject = self.body(number)
         wanted = []
         for digest, body in self.model[repository].manifests.items():
             manifest = parse_manifest(body, None)
@@ -592,8 +619,8 @@ class RegistryModel(RuleBasedStateMachine):
 
 TestRegistry = RegistryModel.TestCase
 TestRegistry.settings = settings(
-    max_examples=60,
-    stateful_step_count=50,
+    max_examples=100,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
