@@ -20,7 +20,7 @@ from bucketry.oci import Digest
 from bucketry.oci.errors import BlobUnknown, ManifestBlobUnknown, Unsupported
 from bucketry.registry import Registry, layout
 from bucketry.registry.records import BlobState
-from bucketry.store.contract import Unavailable
+from bucketry.store.contract import ReadOnly, Unavailable
 from bucketry.store.contract import Unsupported as StoreUnsupported
 from bucketry.store.faults import CrashAfter, CrashBefore, Crashed, Delay, FaultyStore, LoseAnswer, Refuse, Rule
 from bucketry.store.memory import MemoryStore
@@ -118,6 +118,38 @@ async def test_reading_a_blob_renews_nothing(
     await pulled(registry, REPO, DIGEST)
 
     assert dict(store.calls) == {"get": 1, "read": 1}
+
+
+async def test_a_store_that_takes_no_writes_tells_of_blobs_however_old(
+    registry: Registry, store: FaultyStore, inner: MemoryStore, clock: FakeClock
+) -> None:
+    await push(registry, REPO, DATA)
+    clock.advance(2 * HOUR)
+    for operation in ("put", "delete"):
+        store.add(Rule(Refuse(ReadOnly("it can only be pulled from")), operation=operation, times=None))
+
+    assert (await registry.blobs.stat(REPO, DIGEST)).size == len(DATA)
+
+    await inner.delete(layout.record(DIGEST))
+    with pytest.raises(BlobUnknown):
+        await registry.blobs.stat(REPO, DIGEST)
+
+
+async def test_a_herd_of_pulls_costs_a_few_requests_and_sees_a_delete_that_was_acknowledged(
+    registry: Registry, store: FaultyStore
+) -> None:
+    await push(registry, REPO, DATA)
+    store.calls.clear()
+    early = [asyncio.create_task(registry.blobs.find(REPO, DIGEST)) for _ in range(100)]
+    await asyncio.sleep(0)
+    await registry.blobs.delete(REPO, DIGEST)
+    late = [asyncio.create_task(registry.blobs.find(REPO, DIGEST)) for _ in range(100)]
+
+    await asyncio.gather(*early, return_exceptions=True)
+    outcomes = await asyncio.gather(*late, return_exceptions=True)
+
+    assert all(isinstance(outcome, BlobUnknown) for outcome in outcomes)
+    assert store.calls["get"] <= 5
 
 
 async def test_existence_is_asked_of_the_store_every_time(registry: Registry, inner: MemoryStore) -> None:
