@@ -31,41 +31,42 @@ _NEEDED = {"weed": "make dev", "nginx": "sudo .ci/tools apt", "wrk": "sudo .ci/t
 def main() -> int:
     arguments = _parse()
     names: list[str] = arguments.only or list(SCENARIOS)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    facts: dict[str, str] = {}
+    rows: list[Row] = []
+    status = 0
     try:
         for name, how in _NEEDED.items():
             require_program(name, how)
         peer = find_peer(arguments.peer)
-    except Missing as missing:
-        print(f"bench: {missing}", file=sys.stderr)
-        return 2
-    with ExitStack() as stack:
-        memory, disk = (
-            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucketry-bench-", dir=where)))
-            for where in (_MEMORY if os.access(_MEMORY, os.W_OK) else None, None)
-        )
         scale = QUICK if arguments.quick else FULL
-        facts = describe(peer)
+        facts |= describe(peer)
         facts["client"] = f"{_client_rate(scale.layer):,.0f} MiB/s to a server that keeps nothing, with the same client"
         facts["sizes"] = f"{scale.rounds} rounds, peer and bucketry in turn; medians, and [least-most] of the rounds"
         if arguments.quick:
             facts["sizes"] += "; quick: too small and too short to judge the targets by"
         _print_facts(facts)
-        services = Services(memory, disk, peer)
-        ground = Ground(services, scale, _say, stack.enter_context(services.seaweed()) if arguments.quick else None)
-        rows: list[Row] = []
         began = time.monotonic()
-        try:
+        with ExitStack() as stack:
+            memory, disk = (
+                Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bucketry-bench-", dir=where)))
+                for where in _folders(arguments.folder)
+            )
+            services = Services(memory, disk, peer)
+            shared = stack.enter_context(services.seaweed()) if arguments.quick else None
             for name in names:
                 _say(f"== {name}: {SCENARIOS[name].about}")
-                rows += SCENARIOS[name].run(ground)
-        except KeyboardInterrupt:
-            print("bench: stopped; what was measured so far:", file=sys.stderr)
-            _report(facts, rows, arguments.json)
-            return 130
+                rows += SCENARIOS[name].run(Ground(services, scale, _say, shared))
         facts["took"] = f"{time.monotonic() - began:.0f} s; load at the end {os.getloadavg()[0]:.2f}"
+    except Missing as missing:
+        print(f"bench: {missing}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("bench: stopped; what was measured until then:", file=sys.stderr)
+        status = 130
     _report(facts, rows, arguments.json)
-    return 0
+    return status
 
 
 def _parse() -> argparse.Namespace:
@@ -85,10 +86,22 @@ def _parse() -> argparse.Namespace:
         metavar="PROGRAM",
         help="the peer's program (default: registry of distribution v3, or docker-registry)",
     )
+    parser.add_argument(
+        "--folder", type=Path, help="where the servers keep their data (default: in memory, what is large on disk)"
+    )
     return parser.parse_args()
 
 
+def _folders(chosen: Path | None) -> tuple[Path | None, Path | None]:
+    """Where servers keep what is small, and what is large; None: the system's folder for temporary files."""
+    if chosen is not None:
+        return chosen, chosen
+    return (_MEMORY if os.access(_MEMORY, os.W_OK) else None), None
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # What was started is being ended: that is not to be interrupted too.
     raise KeyboardInterrupt
 
 

@@ -83,7 +83,9 @@ def running(
     env: Mapping[str, str],
     grace: float = _STOP_SECONDS,
 ) -> Iterator[int]:
-    """Runs a server in a session of its own, so that Ctrl-C reaches this process only; its id, once it is ready.
+    """Runs a server in the folder of its log; its process id, once it is ready.
+
+    It has a session of its own, so that Ctrl-C reaches this process only.
 
     It gets SIGTERM at the end of the block (and when this process dies), and SIGKILL ``grace`` seconds later.
     """
@@ -94,6 +96,7 @@ def running(
             stdout=out,
             stderr=subprocess.STDOUT,
             env=dict(env),
+            cwd=log.parent,
             start_new_session=True,
         )
     try:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -123,10 +123,11 @@ class Services:
                 "volume.preStopSeconds": 0,
                 "filer.port": ports[4],
                 "filer.port.grpc": ports[5],
-                "filer.localSocket": place / "filer.sock",
+                # Relative to its folder: the path of a socket must be short.
+                "filer.localSocket": "filer.sock",
                 "s3.port": ports[6],
                 "s3.port.grpc": ports[7],
-                "s3.localSocket": place / "s3.sock",
+                "s3.localSocket": "s3.sock",
                 "s3.config": config,
                 "s3.port.iceberg": 0,
                 "s3.port.lance": 0,
@@ -136,6 +137,7 @@ class Services:
             }
             command = [weed, "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
             peers, ours = (Bucket(name, ports[6], ports[8]) for name in BUCKETS)
+            stack.callback(_remove_sockets, ports)
             stack.enter_context(
                 running(
                     "SeaweedFS",
@@ -249,6 +251,13 @@ def _environ(**also: str) -> dict[str, str]:
     """What servers see of the environment: no setting of the person who runs this."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | also
+
+
+def _remove_sockets(ports: Sequence[int]) -> None:
+    """weed makes sockets named after its gRPC ports in /tmp, and leaves them there when it is killed."""
+    for port in ports:
+        for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            socket.unlink(missing_ok=True)
 
 
 def _takes_writes(port: int) -> bool:
