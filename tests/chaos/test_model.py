@@ -136,7 +136,7 @@ class RegistryModel(RuleBasedStateMachine):
         )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 20))
+        return self.loop.run_until_complete(asyncio.wait_for(work, 60))
 
     def teardown(self) -> None:
         try:

@@ -25,6 +25,7 @@ from tests.unit.registry.helpers import (
     placed,
     pulled,
     sized,
+    standstill,
     streamed,
     truth,
 )
@@ -301,7 +302,7 @@ async def test_parts_that_arrive_after_their_request_was_given_up(name: str, fir
         upload = await STATES[name](await open_registry(inner, clock))
         inner.late = True
         gone = asyncio.create_task(_awaited(first.send(await open_registry(inner, clock, replica=2), upload)))
-        await asyncio.sleep(0.001)
+        await standstill()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         inner.late = False

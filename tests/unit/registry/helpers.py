@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -81,6 +82,12 @@ def blob_bytes(size: int, seed: int = 0) -> bytes:
     """Bytes in which every window of eight differs from the next: what is misplaced is noticed."""
     words = (((index * 2654435761 + seed * 40503) & 0xFFFFFFFF).to_bytes(4, "big") for index in range(size // 4 + 1))
     return b"".join(words)[:size]
+
+
+async def standstill() -> None:
+    """Until nothing moves but by time or by the test: no work of these tests takes so many turns of the loop."""
+    for _ in range(300):
+        await asyncio.sleep(0)
 
 
 async def pieces(data: bytes, size: int = 17) -> AsyncIterator[bytes]:

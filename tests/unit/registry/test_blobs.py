@@ -13,6 +13,7 @@ from tests.unit.registry.helpers import (
     open_registry,
     pulled,
     push,
+    standstill,
     truth,
 )
 
@@ -169,7 +170,7 @@ async def test_a_delete_that_comes_between_a_renewals_read_and_write_wins(
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="put", prefix=LINK))
     asked = asyncio.create_task(registry.blobs.stat(REPO, DIGEST))
-    await asyncio.sleep(0.01)
+    await standstill()
     await inner.delete(LINK)
     gate.set()
 
@@ -245,7 +246,7 @@ async def test_a_mount_that_loses_to_the_collector_leaves_no_link(
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="put", prefix=LINK))
     mounting = asyncio.create_task(registry.blobs.mount(REPO, DIGEST, source))
-    await asyncio.sleep(0.01)
+    await standstill()
     await inner.delete(layout.link(OTHER, DIGEST))
     assert await collector.collect(DIGEST)
     gate.set()
@@ -264,7 +265,7 @@ async def test_a_mount_whose_bytes_were_collected_and_pushed_anew_meanwhile_link
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="put", prefix=LINK))
     mounting = asyncio.create_task(registry.blobs.mount(REPO, DIGEST, source))
-    await asyncio.sleep(0.01)
+    await standstill()
     await inner.delete(layout.link(OTHER, DIGEST))
     assert await Collector(inner, clock).collect(DIGEST)
     await push(await open_registry(inner, clock, replica=2), "third/repo", DATA)
@@ -286,11 +287,11 @@ async def test_a_mount_that_fails_takes_no_link_away_that_another_push_made_mean
     store.add(Rule(Delay(until=written), operation="put", prefix=LINK))
     store.add(Rule(Delay(until=undone), operation="delete", prefix=LINK))
     mounting = asyncio.create_task(registry.blobs.mount(REPO, DIGEST, None))
-    await asyncio.sleep(0.01)
+    await standstill()
     await registry.blobs.delete(OTHER, DIGEST)
     assert await Collector(inner, clock).collect(DIGEST)
     written.set()
-    await asyncio.sleep(0.01)
+    await standstill()
     await push(await open_registry(inner, clock, replica=2), REPO, DATA)
     undone.set()
 
@@ -309,7 +310,7 @@ async def test_a_head_that_fails_takes_no_link_away_that_another_push_made_meanw
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="delete", prefix=LINK))
     asking = asyncio.create_task(registry.blobs.stat(REPO, DIGEST))
-    await asyncio.sleep(0.01)
+    await standstill()
     await push(replica, REPO, DATA)
     gate.set()
 
@@ -328,7 +329,7 @@ async def leave_a_dangling_link(inner: MemoryStore, clock: FakeClock) -> None:
     view.add(Rule(Delay(until=gate), operation="put", prefix=LINK))
     view.add(Rule(CrashAfter(), operation="put", prefix=LINK))
     mounting = asyncio.create_task(dying.blobs.mount(REPO, DIGEST, None))
-    await asyncio.sleep(0.01)
+    await standstill()
     await inner.delete(layout.link(OTHER, DIGEST))
     assert await Collector(inner, clock).collect(DIGEST)
     gate.set()
@@ -409,7 +410,7 @@ async def test_a_record_that_took_too_long_to_link_is_looked_at_again(
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="put", prefix=LINK))
     pushing = asyncio.create_task(push(registry, REPO, DATA))
-    await asyncio.sleep(0.01)
+    await standstill()
     clock.advance(2 * HOUR)
     assert await Collector(inner, clock).collect(DIGEST)
     gate.set()

@@ -339,7 +339,7 @@ async def test_a_delete_that_comes_in_the_middle_of_a_push_is_whole(
 
 async def reach(view: FaultyStore, calls: int, work: asyncio.Task[object]) -> None:
     """Waits until the work has made so many calls and one more, or is done."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(view.log) <= calls and not work.done():
             await asyncio.sleep(0)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.registry.helpers import FakeClock, blob_bytes, interrupted, memory_store, pieces
+from tests.unit.registry.helpers import FakeClock, blob_bytes, interrupted, memory_store, pieces, standstill
 
 from bucketry import hashing
 from bucketry.oci import Digest
@@ -84,7 +84,7 @@ async def test_parts_that_arrive_out_of_order_are_named_in_order() -> None:
     bench.store.add(Rule(Delay(until=gate), operation="put_part"))
     data = blob_bytes(4 * PART + 1)
     feeding = asyncio.create_task(bench.stream.feed(bench.body(data), length=None))
-    await asyncio.sleep(0.01)
+    await standstill()
     gate.set()
     await feeding
 
@@ -97,7 +97,7 @@ async def test_no_more_parts_are_under_way_than_allowed_and_no_more_memory_is_ta
     gate = asyncio.Event()
     bench.store.add(Rule(Delay(until=gate), operation="put_part", times=None))
     feeding = asyncio.create_task(bench.stream.feed(bench.body(blob_bytes(20 * PART)), length=None))
-    await asyncio.sleep(0.01)
+    await standstill()
 
     assert bench.store.calls["put_part"] == 2
     assert bench.budget.used == 3 * PART
