@@ -47,39 +47,58 @@ def capped(ground: Ground) -> Sequence[Row]:
 
 
 def large(ground: Ground) -> Sequence[Row]:
-    with ground.on_s3(expected=6 * ground.scale.rounds * ground.scale.large) as (pair, _):
-        return _pushes(ground, pair, "S3")
+    """To S3. Each round has an S3 server of its own, as what the peer leaves behind would fill the memory."""
+    pushes = _Pushes(ground, "S3")
+    for number in range(ground.scale.rounds):
+        with ground.on_s3(expected=6 * ground.scale.large) as (pair, _):
+            pushes.run(pair, number)
+    return pushes.rows(Target(ratio=10))
 
 
 def folder(ground: Ground) -> Sequence[Row]:
-    with ground.on_folders() as pair:
-        return _pushes(ground, pair, "a folder")
+    pushes = _Pushes(ground, "a folder")
+    for number in range(ground.scale.rounds):
+        with ground.on_folders() as pair:
+            pushes.run(pair, number)
+    return pushes.rows(NO_TARGET)
 
 
-def _pushes(ground: Ground, pair: Pair, where: str) -> Sequence[Row]:
-    size, rows = ground.scale.large, []
-    commit_target = Target(ratio=10) if where == "S3" else NO_TARGET
-    for way, title in WAYS.items():
-        commits, burnt, rates = Rounds(), Rounds(), Rounds()
-        for number in range(ground.scale.rounds):
+class _Pushes:
+    """Large layers pushed each way: how long the last request takes, CPU seconds, rates."""
+
+    def __init__(self, ground: Ground, where: str) -> None:
+        self._ground = ground
+        self._where = where
+        self._commits = Rounds()
+        self._cpu = {way: Rounds() for way in WAYS}
+        self._rates = {way: Rounds() for way in WAYS}
+
+    def run(self, pair: Pair, number: int) -> None:
+        size = self._ground.scale.large
+        for way in WAYS:
             layer = Layer(f"large {way.value} {number}", size)
             for registry in pair:
                 before = cpu_seconds(registry.pid)
                 pushed = push(registry.port, layer, way)
                 time.sleep(_SETTLE_SECONDS)
                 cpu = (cpu_seconds(registry.pid) - before) * GIB / size
-                burnt.add(registry, cpu)
-                commits.add(registry, pushed.commit)
-                rates.add(registry, size / MIB / pushed.total)
-                ground.say(
-                    f"{shown(size)} to {registry.name} on {where}, {way.value}: {pushed.total:.2f} s, "
+                self._cpu[way].add(registry, cpu)
+                self._rates[way].add(registry, size / MIB / pushed.total)
+                if way is Way.PATCH:
+                    self._commits.add(registry, pushed.commit)
+                self._ground.say(
+                    f"{shown(size)} to {registry.name} on {self._where}, {way.value}: {pushed.total:.2f} s, "
                     f"last request {pushed.commit:.3f} s, CPU {cpu:.2f} s/GiB"
                 )
-        if way is Way.PATCH:
-            rows.append(commits.row(f"commit of {shown(size)} on {where}: the PUT after the PATCH", "s", commit_target))
-        rows.append(burnt.row(f"CPU of the server, push to {where}: {title}", "s/GiB", Target(ratio=1)))
-        rows.append(rates.row(f"push of {shown(size)} to {where}: {title}", "MiB/s", more_is_better=True))
-    return rows
+
+    def rows(self, commit: Target) -> list[Row]:
+        size, where = shown(self._ground.scale.large), self._where
+        found = [self._commits.row(f"commit of {size} on {where}: the PUT after the PATCH", "s", commit)]
+        for way, title in WAYS.items():
+            found.append(self._cpu[way].row(f"CPU of the server, push to {where}: {title}", "s/GiB", Target(ratio=1)))
+        for way, title in WAYS.items():
+            found.append(self._rates[way].row(f"push of {size} to {where}: {title}", "MiB/s", more_is_better=True))
+        return found
 
 
 def memory(ground: Ground) -> Sequence[Row]:
