@@ -134,7 +134,7 @@ class Blobs:
         """Makes bytes that are in the store, and were hashed, a blob of the repository.
 
         ``exclusive`` says that nobody else can ever name ``data``: where the blob exists already, these bytes
-        are deleted. Otherwise they are left to the collector.
+        are deleted. Otherwise they are left to whoever knows who may name them.
         """
         key = layout.record(digest)
         while True:

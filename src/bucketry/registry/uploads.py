@@ -330,7 +330,9 @@ class Uploads:
 
     async def _publish(self, ticket: Ticket, session: Session, data: str, digest: Digest) -> Blob:
         blob = await self._blobs.publish(ticket.repository, digest, session.size, data, exclusive=False)
-        self._ended.add(ticket.session_id, digest, ticket.key)
+        # Where the blob was there already, the session stays: it names bytes that only the sweeper may delete, as
+        # another request may be committing them by another digest.
+        self._ended.add(ticket.session_id, digest, ticket.key if blob.data == data else None)
         return blob
 
     async def _verify(self, session: Session, data: str, digest: Digest) -> None:

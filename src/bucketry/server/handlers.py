@@ -303,8 +303,8 @@ class Handlers:
         return response
 
     async def upload_status(self, call: Call) -> Response:
-        session, _ = _session(call)
-        progress = await self._registry.uploads.status(call.repository, call.principal, session)
+        session, continued = _session(call)
+        progress = await self._registry.uploads.status(call.repository, call.principal, session, continued=continued)
         return self._progress(call, progress, 204)
 
     async def cancel_upload(self, call: Call) -> Response:

@@ -293,7 +293,12 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
         ),
     ] = 30.0
     body_idle_timeout: Annotated[
-        float, _duration("How long a client may send nothing of a request's body before it is cut off.", 0.1, DAY)
+        float,
+        _duration(
+            "How long a client may send nothing of a request's body, or take nothing of an answer; then it is cut off.",
+            0.1,
+            DAY,
+        ),
     ] = 60.0
     request_head: Annotated[int, _size("Largest request line with headers; 431 above.", 4 * KIB, 128 * KIB)] = 32 * KIB
     shutdown_grace: Annotated[

@@ -207,7 +207,7 @@ class Client:
 
     async def open(self, request: Request, *, tries: Tries) -> Stream:
         """Sends the request and gives the answer's head; the caller reads the body, and must `Stream.finish`."""
-        return await self.retrying(tries, lambda: self._open(request))
+        return await self.retrying(tries, lambda: self._open(request, stream=True))
 
     async def retrying(self, tries: Tries, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """Makes the attempt, and again while its verdict allows and time is left."""
@@ -240,7 +240,7 @@ class Client:
             raise _final(verdict.error, tries) from None
         await self._sleep(delay)
 
-    async def _open(self, request: Request) -> Stream:
+    async def _open(self, request: Request, *, stream: bool = False) -> Stream:
         """One try, up to the head of a success. Raises `Failed`."""
         query = encode_query(request.query)
         path = self._address.key_path(request.key)
@@ -249,7 +249,7 @@ class Client:
         report = _Report(self._observer, request.operation, self.monotonic)
         report.body = body
         try:
-            response = await self._transport.send(request.method, path, query, headers, body)
+            response = await self._transport.send(request.method, path, query, headers, body, stream=stream)
         except FAILURES as error:
             verdict = self.judge.no_answer(request.what, error)
             report.end(_name(verdict.error))
@@ -257,16 +257,16 @@ class Client:
         except BaseException as error:
             report.end(_outcome(error))
             raise
-        stream = Stream(response, report)
+        opened = Stream(response, report)
         if 200 <= response.status < 300 or response.status in request.accept:
-            return stream
+            return opened
         try:
-            said = await self._said(stream)
+            said = await self._said(opened)
         except BaseException as error:
-            stream.finish(_outcome(error))
+            opened.finish(_outcome(error))
             raise
         verdict = self.judge.answer(request.what, response.status, response.headers, said)
-        stream.finish(_name(verdict.error))
+        opened.finish(_name(verdict.error))
         raise Failed(verdict)
 
     async def _signed(self, request: Request, path: str, query: str) -> dict[str, str]:

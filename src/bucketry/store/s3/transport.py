@@ -81,25 +81,42 @@ class Transport:
         """Needs a running event loop. ``context`` is what https is trusted by; see `tls_context`."""
         self._origin = URL(origin)
         self._read_timeout = read_timeout
-        connector = aiohttp.TCPConnector(limit=connections, ssl=context if context is not None else True)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
+        self._context = context
+        self._session = self._new_session(connections, connect_timeout)
+        # A stream lasts as long as its reader likes. Those that share connections with everything else, and are read
+        # slowly, would stop it; their number is the readers' to bound.
+        self._streams = self._new_session(0, connect_timeout)
+
+    def _new_session(self, connections: int, connect_timeout: float) -> aiohttp.ClientSession:
+        """``connections``: how many at once, 0 for any number."""
+        context = self._context
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, ssl=context if context is not None else True),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             read_bufsize=_READ_BUFFER,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             timeout=aiohttp.ClientTimeout(
-                total=None, connect=None, sock_connect=connect_timeout, sock_read=read_timeout
+                total=None, connect=None, sock_connect=connect_timeout, sock_read=self._read_timeout
             ),
             middlewares=(_send_once,),
             proxy=proxy_for(self._origin),
         )
 
     async def send(
-        self, method: str, path: str, query: str, headers: Mapping[str, str], body: Body | None
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        body: Body | None,
+        *,
+        stream: bool = False,
     ) -> aiohttp.ClientResponse:
         """Sends one request, exactly once, and gives the answer's head. ``path`` and ``query`` are encoded.
+
+        ``stream``: the answer's body is read at the pace of someone else.
 
         The caller releases or closes the response. Raises aiohttp's errors, `Broken` and `TimeoutError`.
         """
@@ -110,13 +127,15 @@ class Transport:
             query_string=query,
             encoded=True,
         )
-        return await self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+        session = self._streams if stream else self._session
+        return await session.request(method, url, headers=headers, data=body, allow_redirects=False)
 
     def body(self, content: Buffer) -> Body:
         return Body(content, stall=self._read_timeout)
 
     async def close(self) -> None:
         await self._session.close()
+        await self._streams.close()
 
 
 async def _send_once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
