@@ -12,7 +12,7 @@ from tests.support.api import EMPTY, Answer, Api, descriptor, follow, image, noi
 from tests.support.images import OCI_INDEX, OCI_MANIFEST, digest_of
 
 MIB = 1024 * 1024
-PART = 8 * MIB
+PART = 5 * MIB
 """Of a multipart upload, by default."""
 
 SIZES = {"one byte": 1, "small": 70_000, "a part": PART, "a part and a byte": PART + 1, "three parts": 3 * PART - 5}

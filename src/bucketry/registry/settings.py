@@ -53,8 +53,8 @@ class RandomIds:
 class RegistrySettings:
     """Sizes in bytes, times in seconds."""
 
-    part_size: int = 8 * MIB
-    """Of every part of an upload but the last. A blob may have 10,000 parts: 78 GiB by default."""
+    part_size: int = 5 * MIB
+    """Of every part of an upload but the last. A blob may have 10,000 parts: 48 GiB by default."""
     memory: int = 96 * MIB
     """All part buffers of this process together; uploads beyond it wait for a buffer."""
     parallel_parts: int = 8

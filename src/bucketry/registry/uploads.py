@@ -348,8 +348,8 @@ class Uploads:
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, *, streamed: bool
     ) -> None:
         """Keeps what a chunk brought. ``streamed``: the client sends all in one chunk, so no other will follow."""
-        if stream.rest_is_full() and not streamed:
-            await stream.ship()
+        if stream.rest_is_full() and (stream.upload is not None or not streamed):
+            await stream.ship()  # A tail is written, read and written again.
         await stream.settle()
         kept = msgspec.structs.replace(
             _with_parts(session, stream),

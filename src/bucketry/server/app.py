@@ -97,7 +97,7 @@ class App:
             if gone_away:
                 answer.status = CLIENT_CLOSED
         finally:
-            self._drain.leave(body)
+            body.close()
             self._metrics.requests_in_flight.dec()
             self._metrics.answered(
                 scope["method"] if scope["method"] in _METHODS else "other",

@@ -59,7 +59,10 @@ class RequestBody:
         self._receive = receive
         self._drain = drain
         self._idle = idle
-        self._waiting: asyncio.Timeout | None = None
+        self._waiting_since: float | None = None
+        self._waiter: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._woken = False
         self._ended = False
         self._waited = 0.0
         """Seconds, since ``received`` was `_seen`."""
@@ -68,8 +71,18 @@ class RequestBody:
 
     def wake(self) -> None:
         """Ends the wait for the next piece."""
-        if self._waiting is not None:
-            self._waiting.reschedule(asyncio.get_running_loop().time())
+        if self._waiting_since is not None and self._waiter is not None and not self._woken:
+            self._woken = True
+            self._waiter.cancel()
+
+    def _look(self) -> None:
+        """Ends a wait that is over its time. One timer a body, not one a message: a gigabyte has thousands of them."""
+        loop = asyncio.get_running_loop()
+        since = self._waiting_since
+        if since is not None and loop.time() - since >= self._idle:
+            self.wake()
+            return
+        self._timer = loop.call_at((loop.time() if since is None else since) + self._idle, self._look)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         self._drain.enter(self)
@@ -85,24 +98,35 @@ class RequestBody:
                     self.received += len(piece)
                     yield piece
         finally:
-            self._drain.leave(self)
+            self.close()
+
+    def close(self) -> None:
+        """Nobody waits for the body any more."""
+        self._drain.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def _message(self) -> Message:
         """The next message. Raises `ClientSilent`, `ServerStopping`."""
         if self._drain.cut:
             raise ServerStopping("the server is stopping")
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        self._waiter, self._waiting_since = asyncio.current_task(), loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._idle, self._look)
         try:
-            async with asyncio.timeout(self._idle) as self._waiting:
-                message = await self._receive()
-        except TimeoutError:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            if not self._woken or self._waiter is None:
+                raise
+            self._waiter.uncancel()
             self._ended = True
             if self._drain.cut:
                 raise ServerStopping("the server is stopping") from None
             raise ClientSilent(f"no byte of the request's body came for {self._idle:g} seconds") from None
         finally:
-            self._waiting = None
+            began, self._waiting_since = self._waiting_since, None
         # Only the waits count: what a slow store costs is not the client's fault.
         self._waited += loop.time() - began
         if self._waited > self._idle:

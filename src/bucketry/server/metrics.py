@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -66,17 +67,33 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        # Looking labels up takes longer than counting.
+        self._answers = lru_cache(1024)(
+            lambda method, route, status: (
+                self._requests.labels(method, route, str(status)),
+                self._seconds.labels(method, route),
+            )
+        )
+        self._store_calls = lru_cache(1024)(
+            lambda operation, outcome: (
+                self._store_requests.labels(operation, outcome),
+                self._store_seconds.labels(operation),
+            )
+        )
+
     def answered(self, method: str, route: str, status: int, *, seconds: float, received: int, sent: int) -> None:
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        requests, times = self._answers(method, route, status)
+        requests.inc()
+        times.observe(seconds)
         if received:
             self._received.inc(received)
         if sent:
             self._sent.inc(sent)
 
     def request(self, operation: str, *, seconds: float, sent: int, received: int, outcome: str) -> None:
-        self._store_requests.labels(operation, outcome).inc()
-        self._store_seconds.labels(operation).observe(seconds)
+        requests, times = self._store_calls(operation, outcome)
+        requests.inc()
+        times.observe(seconds)
         if sent:
             self._store_bytes.labels("sent").inc(sent)
         if received:

@@ -190,12 +190,12 @@ class UploadConfig(Section, frozen=True, kw_only=True):
     part_size: Annotated[
         int,
         _size(
-            "Bytes of a part of a multipart upload. A blob has at most 10,000 parts, so `8MiB` allows 78 GiB; a "
+            "Bytes of a part of a multipart upload. A blob has at most 10,000 parts, so `5MiB` allows 48 GiB; a "
             "smaller blob than this is one request to the store.",
             5 * MIB,
             5 * GIB,
         ),
-    ] = 8 * MIB
+    ] = 5 * MIB
     memory: Annotated[
         int,
         _size(

@@ -45,7 +45,7 @@ def test_the_defaults_are_those_the_documents_promise() -> None:
     assert (config.server.host, config.server.port) == ("127.0.0.1", 5000)
     assert config.store.url == "./bucketry-data"
     assert config.store.fsync is True
-    assert config.upload.part_size == 8 * 1024**2
+    assert config.upload.part_size == 5 * 1024**2
     assert config.upload.memory == 96 * 1024**2
     assert config.upload.expire == 86400.0
     assert config.manifest.max_size == 4 * 1024**2
