@@ -154,7 +154,10 @@ def test_body_that_trickles_is_cut_off(strict: Running) -> None:
 def small_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One worker, whose memory is two parts; few connections."""
     folder = tmp_path_factory.mktemp("memory")
-    config = '[upload]\npart_size = "8MiB"\nmemory = "16MiB"\n[limits]\nbody_idle_timeout = 20\nmax_connections = 64\nheader_timeout = 2\n'
+    config = (
+        '[upload]\npart_size = "8MiB"\nmemory = "16MiB"\n'
+        "[limits]\nbody_idle_timeout = 20\nmax_connections = 64\nheader_timeout = 2\n"
+    )
     with bucketry(str(folder / "store"), folder, config=config, options=["--workers", "1"]) as server:
         yield Running(Api(server.port, timeout=8), server, folder)
 
