@@ -25,7 +25,7 @@ class Scale:
     """Different tags or blobs that are asked for in turn."""
 
 
-FULL = Scale(rounds=3, layer=256 * MIB, odd_layer=250 * MIB + 12345, large=GIB, seconds=5, many=200)
+FULL = Scale(rounds=3, layer=256 * MIB, odd_layer=254 * MIB + 12345, large=GIB, seconds=5, many=200)
 QUICK = Scale(rounds=1, layer=12 * MIB, odd_layer=9 * MIB + 12345, large=20 * MIB, seconds=1, many=20)
 
 CAP = "10m"
