@@ -11,7 +11,7 @@ from bucketry.hashing import libcrypto, resumable
 @pytest.fixture
 def native() -> None:
     """The test needs a libcrypto that can be used. One that is there but does not pass its test is a failure."""
-    if resumable.resumable():
+    if resumable():
         return
     message = "no libcrypto (OpenSSL) with SHA256_Init was found"
     for name in libcrypto._candidates():

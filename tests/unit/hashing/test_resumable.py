@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from tests.unit.hashing.reference import Reference
 
 from bucketry.hashing import libcrypto
-from bucketry.hashing import resumable as module
 from bucketry.hashing.resumable import (
     ALGORITHMS,
     MAX_LENGTH,
@@ -29,6 +28,9 @@ from bucketry.hashing.resumable import (
     resumable,
 )
 from bucketry.hashing.state import pack, unpack
+
+# As an attribute of the package, that name is the function.
+module = sys.modules["bucketry.hashing.resumable"]
 
 REFERENCES = {algorithm: Reference(algorithm) for algorithm in ALGORITHMS}
 
