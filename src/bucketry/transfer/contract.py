@@ -177,7 +177,7 @@ class Target(Protocol):
         ...
 
     async def has_blob(self, blob: Descriptor, *, mount_from: str | None = None) -> bool:
-        """Whether the blob need not be sent. It may be mounted from ``mount_from``, a repository of the same registry."""
+        """Whether the blob need not be sent. It may be mounted from ``mount_from``, a repository there."""
         ...
 
     async def begin(
