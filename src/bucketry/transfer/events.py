@@ -19,7 +19,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_
     pass
 
 
-class Began(_Event, tag="began"):
+class Began(_Event, frozen=True, kw_only=True, tag="began"):
     """The first event. ``source`` and ``target`` as a person names them."""
 
     action: Action
@@ -27,7 +27,7 @@ class Began(_Event, tag="began"):
     target: str
 
 
-class Found(_Event, tag="found"):
+class Found(_Event, frozen=True, kw_only=True, tag="found"):
     """Something that belongs to the image. ``size`` in bytes as it will travel, None where it is not known yet."""
 
     item: str
@@ -35,7 +35,7 @@ class Found(_Event, tag="found"):
     size: int | None = None
 
 
-class Skipped(_Event, tag="skipped"):
+class Skipped(_Event, frozen=True, kw_only=True, tag="skipped"):
     """Nothing travels: ``why`` says it in a few words ("already there")."""
 
     item: str
@@ -43,28 +43,28 @@ class Skipped(_Event, tag="skipped"):
     size: int | None = None
 
 
-class Resumed(_Event, tag="resumed"):
+class Resumed(_Event, frozen=True, kw_only=True, tag="resumed"):
     """So many bytes of the item are there from an earlier run."""
 
     item: str
     size: int
 
 
-class Read(_Event, tag="read"):
+class Read(_Event, frozen=True, kw_only=True, tag="read"):
     """Bytes of the source that were read, compressed and hashed (before they travel)."""
 
     item: str
     size: int
 
 
-class Moved(_Event, tag="moved"):
+class Moved(_Event, frozen=True, kw_only=True, tag="moved"):
     """Bytes that arrived."""
 
     item: str
     size: int
 
 
-class Again(_Event, tag="again"):
+class Again(_Event, frozen=True, kw_only=True, tag="again"):
     """A piece is tried again; ``size`` bytes of `Moved` are taken back (0: none were counted)."""
 
     item: str
@@ -72,14 +72,14 @@ class Again(_Event, tag="again"):
     size: int = 0
 
 
-class Verified(_Event, tag="verified"):
+class Verified(_Event, frozen=True, kw_only=True, tag="verified"):
     """Bytes whose hash was checked on the receiving side."""
 
     item: str
     size: int
 
 
-class Done(_Event, tag="done"):
+class Done(_Event, frozen=True, kw_only=True, tag="done"):
     """The item is there, whole and verified. ``digest`` and ``size`` as it is there."""
 
     item: str
@@ -87,13 +87,13 @@ class Done(_Event, tag="done"):
     size: int
 
 
-class Note(_Event, tag="note"):
+class Note(_Event, frozen=True, kw_only=True, tag="note"):
     """Something a person should know ("the registry has no parallel extension: layers travel whole")."""
 
     text: str
 
 
-class Ended(_Event, tag="ended"):
+class Ended(_Event, frozen=True, kw_only=True, tag="ended"):
     """The last event of a transfer that worked.
 
     ``moved``: bytes that travelled. ``skipped``: bytes that were there. ``seconds``: wall-clock time. ``pull``: what
