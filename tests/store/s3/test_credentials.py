@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import CredentialRetrievalError, EndpointConnectionError
+from botocore.exceptions import CredentialRetrievalError, EndpointConnectionError, ProfileNotFound
+from botocore.session import Session
 
 from bucketry.store.contract import AccessDenied, Unavailable
 from bucketry.store.s3 import S3Settings, S3Store
@@ -30,6 +31,8 @@ VARIABLES = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CREDENTIAL_EXPIRATION",
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
     "AWS_REGION",
@@ -74,6 +77,116 @@ def test_given_settings_need_no_botocore() -> None:
         "sys.exit('botocore' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("endpoint", ["settings", "environment"])
+def test_what_the_environment_has_needs_no_botocore(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    if endpoint == "environment":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://x:1")
+    code = (
+        "import sys; from bucketry.store.s3 import S3Settings\n"
+        "from bucketry.store.s3.credentials import look_around\n"
+        f"settings = S3Settings(bucket='bucket', endpoint={'http://x:1' if endpoint == 'settings' else None!r})\n"
+        "found = look_around(settings, clock=lambda: 0.0)\n"
+        "print(found.endpoint, found.credentials.current().access_key, 'botocore' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["http://x:1", "a", "False"]
+
+
+@pytest.mark.parametrize("file", [None, "config", "credentials"])
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"AWS_SESSION_TOKEN": "session"},
+        {"AWS_SESSION_TOKEN": "session", "AWS_SECURITY_TOKEN": "older"},
+        {"AWS_SESSION_TOKEN": "session", "AWS_SECURITY_TOKEN": ""},
+        {"AWS_SESSION_TOKEN": ""},
+        {"AWS_CREDENTIAL_EXPIRATION": ""},
+        {"AWS_CREDENTIAL_EXPIRATION": "2099-01-01T00:00:00Z"},
+        {"AWS_PROFILE": "other"},
+        {"AWS_DEFAULT_PROFILE": "other"},
+        {"AWS_PROFILE": ""},
+        {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere", "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/a"},
+        {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://localhost:1/"},
+        {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CA_BUNDLE": "/bundle"},
+        {"AWS_ENDPOINT_URL": "http://one:1"},
+        {"AWS_ENDPOINT_URL": "http://one:1", "AWS_ENDPOINT_URL_S3": "http://two:2"},
+        {"AWS_ENDPOINT_URL": "http://one:1", "AWS_ENDPOINT_URL_S3": ""},
+        {"AWS_ENDPOINT_URL": "http://one:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+        {"AWS_ENDPOINT_URL": "http://one:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false"},
+    ],
+)
+async def test_keys_of_the_environment_are_used_as_botocore_does(
+    aws: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], file: str | None
+) -> None:
+    keys = "aws_access_key_id = F\naws_secret_access_key = f\n"
+    also = "region = sa-east-1\nca_bundle = /from/file\nendpoint_url = http://file:3\n"
+    if file is not None:
+        other = "[profile other]" if file == "config" else "[other]"
+        (aws / file).write_text(f"[default]\n{keys}{also}{other}\n{keys}region = ap-south-1\n")
+    for name, value in {"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "e", **environ}.items():
+        monkeypatch.setenv(name, value)
+    oracle = Session()
+    try:
+        credentials = oracle.get_credentials()
+        assert credentials is not None
+        frozen = credentials.get_frozen_credentials()
+        client = oracle.create_client("s3", region_name=oracle.get_config_variable("region") or "us-east-1")
+        region, ca_bundle = client.meta.region_name, oracle.get_config_variable("ca_bundle")
+    except ProfileNotFound:
+        with pytest.raises(AccessDenied, match="profile"):
+            around()
+        return
+    found = around()
+    identity = await found.credentials.get()
+    assert (identity.access_key, identity.secret_key, identity.token) == frozen[:3]
+    assert "AWS_ACCESS_KEY_ID" in identity.source
+    assert (found.region, found.ca_bundle) == (region, ca_bundle)
+    # What it makes of us-east-1 is its own: the oldest region has a name without the region too.
+    assert found.endpoint == client.meta.endpoint_url.replace("//s3.amazonaws.com", "//s3.us-east-1.amazonaws.com")
+
+
+async def test_keys_of_the_environment_that_expire_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "E")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "e")
+    found = around(endpoint="http://x:1").credentials
+    assert found.current() is not None
+    assert not await found.renew()
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2099-01-01T00:00:00Z")
+    found = around(endpoint="http://x:1").credentials
+    assert (await found.get()).access_key == "E"
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "N")
+    assert await found.renew()
+    assert (await found.get()).access_key == "N"
+
+
+@pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("value", [None, ""])
+async def test_half_a_key_in_the_environment_is_none(
+    monkeypatch: pytest.MonkeyPatch, missing: str, value: str | None
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "E")
+    if value is None:
+        monkeypatch.delenv(missing)
+    else:
+        monkeypatch.setenv(missing, value)
+    with pytest.raises(AccessDenied, match="AWS_SECRET_ACCESS_KEY"):
+        await around(endpoint="http://x:1").credentials.get()
+
+
+async def test_a_profile_that_is_asked_for_goes_before_the_environment(
+    aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "E")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "e")
+    (aws / "config").write_text("[profile other]\naws_access_key_id = O\naws_secret_access_key = o\n")
+    found = around(endpoint="http://x:1", profile="other").credentials
+    assert (await found.get()).access_key == "O"
 
 
 def test_without_anything_it_is_aws_in_virginia() -> None:

@@ -27,6 +27,11 @@ def test_version_imports_nothing_heavy() -> None:
     assert set(HEAVY) & set(json.loads(modules)) == set()
 
 
+def test_a_worker_that_imports_the_program_loads_no_command_line() -> None:
+    modules = json.loads(python("import json, sys, bucketry.cli; print(json.dumps(list(sys.modules)))"))
+    assert {"cyclopts", "rich", "bucketry.cli.app"} & set(modules) == set()
+
+
 def test_the_program_is_a_module_too() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bucketry.cli", "--version"], check=True, capture_output=True, text=True, timeout=60

@@ -1,5 +1,6 @@
 """Credentials and the endpoint, as botocore finds them: environment, profiles, SSO, web identity, container and
-instance roles. botocore blocks and is slow to import, so it is imported late and only ever runs in a thread.
+instance roles. botocore blocks, is slow to import and takes a process 10 MiB of memory: it is imported late, only ever
+runs in a thread, and is left aside where the environment has everything and there is no configuration file.
 """
 
 from __future__ import annotations
@@ -225,6 +226,8 @@ def look_around(
 ) -> Surroundings:
     """Fills in what the settings leave open. Blocks: run it in a thread. Without need botocore is not imported.
 
+    ``environ`` stands for the environment of this process, which botocore reads by itself.
+
     Raises `ValueError` for settings of the environment that cannot work, `AccessDenied` for an unknown profile.
     """
     credentials: Credentials | None = None
@@ -237,6 +240,12 @@ def look_around(
     ca_bundle = settings.ca_bundle or environ.get("AWS_CA_BUNDLE")
     if credentials is not None and settings.endpoint is not None and settings.profile is None:
         return Surroundings(settings.endpoint, region or "us-east-1", ca_bundle, credentials)
+    if settings.profile is None and not _has_profiles(environ):
+        credentials = credentials or _credentials_of_environment(environ)
+        endpoint = settings.endpoint or _endpoint_of_environment(environ)
+        if credentials is not None and endpoint is not None:
+            check_endpoint("the endpoint of the AWS configuration", endpoint)
+            return Surroundings(endpoint, region or "us-east-1", ca_bundle, credentials)
 
     session = _with_profile(settings, new_session)
     if region is None:
@@ -252,6 +261,33 @@ def look_around(
 
         credentials = FoundCredentials(find, missing=_missing(settings, session), clock=clock)
     return Surroundings(endpoint, region, ca_bundle, credentials)
+
+
+def _has_profiles(environ: Mapping[str, str]) -> bool:
+    """Whether a profile is chosen or a file may hold one, which botocore has to read."""
+    # Even an empty name is one that botocore looks for.
+    if "AWS_PROFILE" in environ or "AWS_DEFAULT_PROFILE" in environ:
+        return True
+    files = (
+        environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+        environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    )
+    return any(os.path.isfile(os.path.expanduser(os.path.expandvars(file))) for file in files)
+
+
+def _credentials_of_environment(environ: Mapping[str, str]) -> Credentials | None:
+    """Keys that nothing else can outdo and that never expire, as botocore would find them; None: ask botocore."""
+    access_key, secret_key = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
+    if not access_key or not secret_key or environ.get("AWS_CREDENTIAL_EXPIRATION"):
+        return None
+    token = environ.get("AWS_SECURITY_TOKEN") or environ.get("AWS_SESSION_TOKEN") or None
+    return FixedCredentials(Identity(access_key, secret_key, token, _SOURCES["env"]))
+
+
+def _endpoint_of_environment(environ: Mapping[str, str]) -> str | None:
+    if environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS"):
+        return None
+    return environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
 
 
 def new_session(settings: S3Settings) -> Session:
