@@ -14,6 +14,9 @@ from bucketry.store.contract import BULK_PREFIX, MAX_PARTS, OCTET_STREAM
 MAX_KEY = 900
 """Characters of a key."""
 
+MAX_PUT = 5 * 1024**3
+"""Bytes: the largest object that S3 takes in one PUT."""
+
 MAX_METADATA = 2048
 """Bytes of an object's metadata: all names and values together."""
 
@@ -83,9 +86,21 @@ def check_part_size(part_size: int, min_part: int) -> None:
         raise ValueError(f"parts of {part_size} bytes are too small: at least {min_part}")
 
 
-def check_part(number: int, size: int, *, offset: int, part_size: int) -> None:
+def check_part_number(number: int) -> None:
     if not 1 <= number <= MAX_PARTS:
         raise ValueError(f"not a part number: {number}; 1 to {MAX_PARTS}")
+
+
+def check_presigned_put(key: str, size: int, sha256: bytes) -> None:
+    check_bulk_key(key)
+    if not 0 <= size <= MAX_PUT:
+        raise ValueError(f"not the size of one PUT: {size}; at most {MAX_PUT} bytes")
+    if len(sha256) != 32:
+        raise ValueError(f"not a SHA-256: {len(sha256)} bytes instead of 32")
+
+
+def check_part(number: int, size: int, *, offset: int, part_size: int) -> None:
+    check_part_number(number)
     if size > part_size:
         raise ValueError(f"part {number} has {size} bytes, this upload's parts have at most {part_size}")
     if offset < 0 or offset % part_size or offset // part_size >= MAX_PARTS:

@@ -14,6 +14,9 @@ without empty, ``.`` or ``..`` segments. What every backend promises:
   byte order; the order of names with ``/`` is the backend's own, but the same on every page.
 - **Bulk keys** (`BULK_PREFIX`) hold blob bytes: written once under a random name, by one ``put`` or one multipart
   upload, with no metadata and no content type of their own.
+- **Presigned URLs** let anyone who has one do one thing until it expires, whatever happens to the store's callers
+  meanwhile: a part may arrive twice under one number, and at any time. Once its upload was completed or aborted a part
+  changes nothing. So what came by a URL is judged by what is in the completed object, never by what was said of it.
 - **Multipart.** Parts may be put in any order and in parallel. All parts but the last are exactly ``part_size`` bytes
   (R2 needs it), at least `MIN_PART` bytes. Numbers are 1 to `MAX_PARTS`, ascending with the offset, gaps allowed.
   A number is written by one attempt only: a backend may accept a stale etag, and one real store does.
@@ -167,6 +170,15 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class PresignedPut:
+    """Where to PUT an object, and the headers that must go with it, exactly these (content-length among them)."""
+
+    url: str
+    headers: Mapping[str, str]
+    """Names in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
 class PendingUpload:
     """A multipart upload that was neither completed nor aborted; ``initiated`` in POSIX seconds."""
 
@@ -243,6 +255,14 @@ class MultipartStore(Protocol):
         """
         ...
 
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        """Every part of a pending upload that is whole in the store now, ascending by number, as `complete_multipart`
+        takes them. Sizes are what the store holds: nobody has checked that they fit together.
+
+        Raises `UploadNotFound`.
+        """
+        ...
+
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Makes the object of these parts, in order. Takes time that does not grow with the object.
 
@@ -269,6 +289,23 @@ class Presigner(Protocol):
         """
         ...
 
+    async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        """A URL by which anyone may PUT the bytes of that part for ``expires`` seconds; no header is needed.
+
+        The upload is not looked up: the store refuses the PUT where there is none. Its answer has an ``ETag``, but
+        what `list_parts` says is what counts. Raises `Unsupported` where ``capabilities.presign_part`` is false.
+        """
+        ...
+
+    async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        """By which anyone may PUT a bulk object of ``size`` bytes with that SHA-256 for ``expires`` seconds.
+
+        Size, checksum and ``if-none-match: *`` are part of the signature. A store with ``capabilities.checked_put``
+        takes those bytes only, and never where there is an object; of another one nothing is known. Raises
+        `Unsupported` where ``capabilities.presign`` is false.
+        """
+        ...
+
 
 @runtime_checkable
 class LocalFiles(Protocol):
@@ -282,11 +319,19 @@ class LocalFiles(Protocol):
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     presign: bool = False
+    """Whether the store has URLs of its own."""
+
+    presign_part: bool = False
+    """Whether parts can be put by them: not where every body is to go with a checksum."""
+
+    checked_put: bool = False
+    """Whether the store is known to enforce all that `Presigner.presign_put` signs."""
+
     conditional_delete: bool = True
 
 
 class Store(ReadStore, WriteStore, ListStore, MultipartStore, Presigner, Protocol):
-    """All of it. ``presign_get`` raises `Unsupported` where ``capabilities.presign`` is false."""
+    """All of it. Presigning raises `Unsupported` where ``capabilities`` say that the store cannot."""
 
     @property
     def url(self) -> str:

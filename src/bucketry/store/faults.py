@@ -28,6 +28,7 @@ from bucketry.store.contract import (
     ObjectInfo,
     Part,
     PendingUpload,
+    PresignedPut,
     Store,
     StoredObject,
     StoreError,
@@ -92,9 +93,9 @@ Fault: TypeAlias = CrashBefore | CrashAfter | LoseAnswer | Refuse | Delay
 class Rule:
     """Which calls the fault meets: those that have all that is given.
 
-    ``at``: the call of this number. ``operation``: calls of this name (see `StoreObserver.request`, and
-    ``presign_get``). ``prefix``: calls with a key that begins with it. Of the calls that match, ``skip`` pass first,
-    and ``times`` are met (all that follow where None).
+    ``at``: the call of this number. ``operation``: calls of this name (see `StoreObserver.request`, and those of
+    `Presigner`). ``prefix``: calls with a key that begins with it. Of the calls that match, ``skip`` pass first, and
+    ``times`` are met (all that follow where None).
     """
 
     fault: Fault
@@ -212,6 +213,9 @@ class FaultyStore:
             "put_part", (key,), lambda: self.inner.put_part(key, upload_id, number, body, offset=offset)
         )
 
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        return await self._call("list_parts", (key,), lambda: self.inner.list_parts(key, upload_id))
+
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         await self._call("complete_multipart", (key,), lambda: self.inner.complete_multipart(key, upload_id, parts))
 
@@ -226,6 +230,18 @@ class FaultyStore:
             "presign_get",
             (key,),
             lambda: self.inner.presign_get(key, expires=expires, response_headers=response_headers),
+        )
+
+    async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        return await self._call(
+            "presign_part", (key,), lambda: self.inner.presign_part(key, upload_id, number, expires=expires)
+        )
+
+    async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        return await self._call(
+            "presign_put",
+            (key,),
+            lambda: self.inner.presign_put(key, size=size, sha256=sha256, expires=expires),
         )
 
     async def _call(self, operation: str, keys: tuple[str, ...], work: Callable[[], Awaitable[_T]]) -> _T:

@@ -140,6 +140,16 @@ class FolderUploads:
                 self._write_record(upload, index, _Record(number, len(view), etag, whole=True))
             return etag.hex()
 
+    def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        with self._locked(upload_id, fcntl.LOCK_SH), self._pending(key, upload_id) as upload:
+            count = os.fstat(upload.parts_fd).st_size // _RECORD_SIZE
+            records = (self._settled(upload, upload_id, index) for index in range(count))
+            return tuple(
+                Part(record.number, record.size, record.etag.hex())
+                for record in sorted(filter(None, records), key=lambda record: record.number)
+                if record.whole
+            )
+
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         total = sum(part.size for part in parts)
         try:
@@ -226,6 +236,14 @@ class FolderUploads:
         finally:
             for fd in opened:
                 os.close(fd)
+
+    def _settled(self, upload: _Upload, upload_id: str, index: int) -> _Record | None:
+        try:
+            return upload.record(index)
+        except Corrupt:
+            # It may have been read while it was written.
+            with self._folder.locked("part", f"{upload_id}/{index}"):
+                return upload.record(index)
 
     def _write_record(self, upload: _Upload, index: int, record: _Record) -> None:
         write_all(upload.parts_fd, memoryview(record.pack()), index * _RECORD_SIZE)

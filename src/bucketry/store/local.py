@@ -31,6 +31,7 @@ from bucketry.store.contract import (
     ObjectInfo,
     Part,
     PendingUpload,
+    PresignedPut,
     ReadOnly,
     StoredObject,
     StoreError,
@@ -208,6 +209,9 @@ class LocalStore:
             sent=_size(body),
         )
 
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        return await self._call("list_parts", key, self._readers, lambda: self._uploads.list_parts(key, upload_id))
+
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         await self._call(
             "complete_multipart", key, self._writers, lambda: self._uploads.complete(key, upload_id, parts)
@@ -220,7 +224,16 @@ class LocalStore:
         return await self._call("list_multiparts", "", self._readers, self._uploads.list)
 
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
-        raise Unsupported(f"{self.url} cannot presign: a folder has no server of its own")
+        raise self._no_urls()
+
+    async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        raise self._no_urls()
+
+    async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        raise self._no_urls()
+
+    def _no_urls(self) -> Unsupported:
+        return Unsupported(f"{self.url} cannot presign: a folder has no server of its own")
 
     async def _call(
         self,

@@ -28,6 +28,7 @@ from bucketry.store.contract import (
     Part,
     PendingUpload,
     PreconditionFailed,
+    PresignedPut,
     StoredObject,
     StoreError,
     Unsupported,
@@ -199,6 +200,13 @@ class MemoryStore:
 
         return await self._call("put_part", work, sent=_size(body))
 
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        def work() -> Sequence[Part]:
+            parts = self._upload(key, upload_id).parts
+            return tuple(Part(number, len(part.body), part.etag) for number, part in sorted(parts.items()))
+
+        return await self._call("list_parts", work)
+
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         def work() -> None:
             if upload_id not in self._uploads:
@@ -230,7 +238,16 @@ class MemoryStore:
         )
 
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
-        raise Unsupported(f"{self.url} cannot presign: there is no server behind it")
+        raise self._no_urls()
+
+    async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        raise self._no_urls()
+
+    async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        raise self._no_urls()
+
+    def _no_urls(self) -> Unsupported:
+        return Unsupported(f"{self.url} cannot presign: there is no server behind it")
 
     async def _call(
         self,

@@ -69,6 +69,12 @@ class PartTag:
         kind = next((kind for kind in _SUMS if kind == found[3]), None)
         return cls(found[1], int(found[2]), kind, found[4] or "")
 
+    @classmethod
+    def listed(cls, etag: str, size: int, kind: Sum | None, sums: Mapping[str, str]) -> PartTag:
+        """Of a part as the store lists it; ``sums`` are its checksums by the names of their XML elements."""
+        value = "" if kind is None else sums.get(_ELEMENTS.get(kind, ""), "")
+        return cls(etag, size, kind if value else None, value)
+
     @property
     def element(self) -> tuple[str, str] | None:
         """Name and value of the XML element that carries the checksum."""

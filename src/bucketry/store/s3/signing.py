@@ -10,6 +10,7 @@ import hmac
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import quote
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -88,23 +89,28 @@ class Signer:
         *,
         expires: int,
         now: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> str:
-        """The query of a URL that is valid for ``expires`` seconds from ``now``; only ``host`` is a signed header."""
+        """The query of a URL that is valid for ``expires`` seconds from ``now``.
+
+        Whoever uses it must send these headers (names in lower case), and no body is signed.
+        """
         stamp = _stamp(now)
         scope = self._scope(stamp)
+        names, canonical = _canonical_headers({**headers, "host": host})
         pairs = [
             *query,
             ("X-Amz-Algorithm", ALGORITHM),
             ("X-Amz-Credential", f"{identity.access_key}/{scope}"),
             ("X-Amz-Date", stamp),
             ("X-Amz-Expires", str(expires)),
-            ("X-Amz-SignedHeaders", "host"),
+            ("X-Amz-SignedHeaders", names),
         ]
         if identity.token is not None:
             pairs.append(("X-Amz-Security-Token", identity.token))
         encoded = encode_query(pairs)
         signature = self._sign(
-            identity, stamp, scope, f"{method}\n{path}\n{encoded}\nhost:{host}\n\nhost\n{UNSIGNED_PAYLOAD}"
+            identity, stamp, scope, f"{method}\n{path}\n{encoded}\n{canonical}\n\n{names}\n{UNSIGNED_PAYLOAD}"
         )
         return f"{encoded}&X-Amz-Signature={signature}"
 

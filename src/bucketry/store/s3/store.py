@@ -7,10 +7,13 @@ import math
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from bucketry.store import checks
 from bucketry.store.contract import (
+    IF_ABSENT,
     MAX_PARTS,
     MIN_PART,
     OCTET_STREAM,
@@ -28,6 +31,7 @@ from bucketry.store.contract import (
     Part,
     PendingUpload,
     PreconditionFailed,
+    PresignedPut,
     StoredObject,
     StoreError,
     Unavailable,
@@ -48,6 +52,9 @@ from bucketry.store.s3.transport import tls_context
 
 DELETE_BATCH = 1000
 """Keys of one DeleteObjects request."""
+
+LIST_PARTS = 1000
+"""Parts of one page of ListParts."""
 
 _PARALLEL_DELETES = 16
 
@@ -95,7 +102,12 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         """Known for sure after `start`."""
-        return Capabilities(presign=not self._settings.anonymous, conditional_delete=self._conditional_delete)
+        presign = not self._settings.anonymous
+        return Capabilities(
+            presign=presign,
+            presign_part=presign and self._settings.checksum in ("auto", "none"),
+            conditional_delete=self._conditional_delete,
+        )
 
     async def start(self) -> None:
         """Finds endpoint and credentials, and asks for one key of the bucket to see that they work.
@@ -336,8 +348,7 @@ class S3Store:
 
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
         checks.check_bulk_key(key)
-        if not 1 <= number <= MAX_PARTS:
-            raise ValueError(f"not a part number: {number}; 1 to {MAX_PARTS}")
+        checks.check_part_number(number)
         query = (("partNumber", str(number)), ("uploadId", self._upload_id(upload_id)))
         kind = sum_of(self._settings, key)
         value = "" if kind is None else await checksum(kind, body)
@@ -350,6 +361,37 @@ class S3Store:
         except NotFound as error:
             raise UploadNotFound(f"{self.url}: put part {number} of {key}: no such upload") from error
         return PartTag(self._etag(request, reply), memoryview(body).nbytes, kind, value).join()
+
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        checks.check_bulk_key(key)
+        kind = sum_of(self._settings, key)
+        found: list[Part] = []
+        while True:
+            query = [("max-parts", str(LIST_PARTS)), ("uploadId", self._upload_id(upload_id))]
+            if found:
+                query.append(("part-number-marker", str(found[-1].number)))
+            request = self._request("list_parts", "GET", key, query=tuple(query))
+            try:
+                page = await self._client.fetch(request, lambda reply: xml.parse_parts(reply.body))
+            except BucketMissing:
+                raise
+            except NotFound as error:
+                raise UploadNotFound(f"{self.url}: list parts of {key}: no such upload") from error
+            for part in page.parts:
+                if not (found[-1].number if found else 0) < part.number <= MAX_PARTS:
+                    raise Corrupt(f"{self.url}: list parts of {key}: part {part.number} is not in its place")
+                tag = PartTag.listed(part.etag, part.size, kind, part.sums)
+                if kind in ("crc32", "sha256") and not tag.value:
+                    # Completing would be refused. SeaweedFS is one that keeps them to itself.
+                    raise Unsupported(
+                        f"{self.url} does not tell the checksums of parts, which checksum={kind} needs: "
+                        "set checksum=auto"
+                    )
+                found.append(Part(part.number, part.size, tag.join()))
+            if not page.truncated:
+                return tuple(found)
+            if not page.parts:
+                raise Corrupt(f"{self.url}: list parts of {key}: an empty page that is not the last one")
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         checks.check_bulk_key(key)
@@ -438,13 +480,47 @@ class S3Store:
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
         """``expires`` is 1 second to 7 days, rounded up to whole seconds. HEAD needs another signature on AWS."""
         checks.check_key(key)
-        if not 0 < expires <= MAX_EXPIRES:
-            raise ValueError(f"a presigned URL cannot be valid for {expires} seconds: at most {MAX_EXPIRES}")
         query: list[tuple[str, str]] = []
         for name, value in (response_headers or {}).items():
             if name.lower() not in _RESPONSE_HEADERS:
                 raise ValueError(f"a presigned URL cannot set {name}")
             query.append((f"response-{name.lower()}", value))
+        return await self._presign("GET", key, query, expires)
+
+    async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        """As `presign_get`. Encryption and storage class are the upload's, and parts take no headers for them."""
+        checks.check_bulk_key(key)
+        checks.check_part_number(number)
+        if self._settings.checksum not in ("auto", "none"):
+            raise Unsupported(
+                f"{self.url} has checksum={self._settings.checksum}, which goes with every body: "
+                "nobody knows the one of a part that is yet to come"
+            )
+        query = [("partNumber", str(number)), ("uploadId", self._upload_id(upload_id))]
+        return await self._presign("PUT", key, query, expires)
+
+    async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        """As `presign_get`."""
+        checks.check_presigned_put(key, size, sha256)
+        headers = {
+            "content-length": str(size),
+            "content-type": OCTET_STREAM,
+            **conditions(IF_ABSENT),
+            HEADERS["sha256"]: b64encode(sha256).decode(),
+            **at_rest(self._settings, key),
+        }
+        return PresignedPut(await self._presign("PUT", key, (), expires, headers), MappingProxyType(headers))
+
+    async def _presign(
+        self,
+        method: str,
+        key: str,
+        query: Iterable[tuple[str, str]],
+        expires: float,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
+        if not 0 < expires <= MAX_EXPIRES:
+            raise ValueError(f"a presigned URL cannot be valid for {expires} seconds: at most {MAX_EXPIRES}")
         connected = self._connection
         identity = await connected.credentials.lasting(expires)
         if identity is None:
@@ -452,7 +528,14 @@ class S3Store:
         address = connected.public
         path = address.key_path(self._root + key)
         signed = connected.signer.presign(
-            identity, "GET", address.host, path, query, expires=math.ceil(expires), now=self._clock()
+            identity,
+            method,
+            address.host,
+            path,
+            query,
+            expires=math.ceil(expires),
+            now=self._clock(),
+            headers=headers,
         )
         return f"{address.origin}{path}?{signed}"
 

@@ -6,7 +6,7 @@ No document may have a DOCTYPE, so there are no entities to expand; the caller b
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -62,6 +62,22 @@ class UploadListing:
     truncated: bool
     next_key: str
     next_upload_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPart:
+    """A part of a pending upload. ``sums``: its checksums, by the names of their elements (``ChecksumSHA256``)."""
+
+    number: int
+    size: int
+    etag: str
+    sums: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PartListing:
+    parts: tuple[ListedPart, ...]
+    truncated: bool
 
 
 def parse(body: bytes) -> ElementTree.Element:
@@ -133,6 +149,21 @@ def parse_uploads(body: bytes) -> UploadListing:
         decode(_text(root, "NextKeyMarker")),
         _text(root, "NextUploadIdMarker"),
     )
+
+
+def parse_parts(body: bytes) -> PartListing:
+    """ListParts."""
+    root = parse_as(body, "ListPartsResult")
+    parts = tuple(
+        ListedPart(
+            _number(element, "PartNumber"),
+            _number(element, "Size"),
+            strip_etag(_need(element, "ETag")),
+            {child.tag: (child.text or "").strip() for child in element if child.tag.startswith("Checksum")},
+        )
+        for element in root.iterfind("Part")
+    )
+    return PartListing(parts, _text(root, "IsTruncated") == "true")
 
 
 def parse_upload_id(body: bytes) -> str:
