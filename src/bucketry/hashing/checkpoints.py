@@ -224,11 +224,9 @@ class NotingHasher:
                 self._hasher.update(data)
                 return
             self._note()
-            length = self._hasher.length
-            room = self._segment - length % self._segment
+            room = self._segment - self._hasher.length % self._segment
             size = _size(data)
-            # What crosses no boundary needs no slices. What is too long is refused before a piece was hashed.
-            if size <= room or length + size > MAX_LENGTH:
+            if size <= room:  # most updates: nothing to slice
                 self._hasher.update(data)
                 return
             with memoryview(data) as given:
