@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import ssl
 import time
-from base64 import b64encode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from bucketry.store import checks
 from bucketry.store.contract import (
-    IF_ABSENT,
-    MAX_PARTS,
     MIN_PART,
     OCTET_STREAM,
     BucketMissing,
@@ -46,19 +41,15 @@ from bucketry.store.s3.config import S3Settings
 from bucketry.store.s3.connection import Connection, connect
 from bucketry.store.s3.credentials import Surroundings, look_around
 from bucketry.store.s3.headers import at_rest, conditions, object_info, sum_of
+from bucketry.store.s3.presigning import Presigning, sums_parts
 from bucketry.store.s3.reading import read_object
-from bucketry.store.s3.signing import MAX_EXPIRES
 from bucketry.store.s3.transport import tls_context
+from bucketry.store.s3.uploads import list_parts, list_uploads, upload_name
 
 DELETE_BATCH = 1000
 """Keys of one DeleteObjects request."""
 
-LIST_PARTS = 1000
-"""Parts of one page of ListParts."""
-
 _PARALLEL_DELETES = 16
-
-_RESPONSE_HEADERS = ("cache-control", "content-type")
 
 # Never written. Deleting it if it has an etag that no object has tells whether conditions of deletes are heeded.
 _NO_SUCH_KEY = "~bucketry/no-such-object"
@@ -105,7 +96,7 @@ class S3Store:
         presign = not self._settings.anonymous
         return Capabilities(
             presign=presign,
-            presign_part=presign and self._settings.checksum in ("auto", "none"),
+            presign_part=presign and not sums_parts(self._settings),
             conditional_delete=self._conditional_delete,
         )
 
@@ -349,7 +340,7 @@ class S3Store:
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
         checks.check_bulk_key(key)
         checks.check_part_number(number)
-        query = (("partNumber", str(number)), ("uploadId", self._upload_id(upload_id)))
+        query = (("partNumber", str(number)), ("uploadId", upload_name(self.url, upload_id)))
         kind = sum_of(self._settings, key)
         value = "" if kind is None else await checksum(kind, body)
         headers = {} if kind is None else {HEADERS[kind]: value}
@@ -364,34 +355,13 @@ class S3Store:
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         checks.check_bulk_key(key)
-        kind = sum_of(self._settings, key)
-        found: list[Part] = []
-        while True:
-            query = [("max-parts", str(LIST_PARTS)), ("uploadId", self._upload_id(upload_id))]
-            if found:
-                query.append(("part-number-marker", str(found[-1].number)))
-            request = self._request("list_parts", "GET", key, query=tuple(query))
-            try:
-                page = await self._client.fetch(request, lambda reply: xml.parse_parts(reply.body))
-            except BucketMissing:
-                raise
-            except NotFound as error:
-                raise UploadNotFound(f"{self.url}: list parts of {key}: no such upload") from error
-            for part in page.parts:
-                if not (found[-1].number if found else 0) < part.number <= MAX_PARTS:
-                    raise Corrupt(f"{self.url}: list parts of {key}: part {part.number} is not in its place")
-                tag = PartTag.listed(part.etag, part.size, kind, part.sums)
-                if kind in ("crc32", "sha256") and not tag.value:
-                    # Completing would be refused. SeaweedFS is one that keeps them to itself.
-                    raise Unsupported(
-                        f"{self.url} does not tell the checksums of parts, which checksum={kind} needs: "
-                        "set checksum=auto"
-                    )
-                found.append(Part(part.number, part.size, tag.join()))
-            if not page.truncated:
-                return tuple(found)
-            if not page.parts:
-                raise Corrupt(f"{self.url}: list parts of {key}: an empty page that is not the last one")
+        request = self._request("list_parts", "GET", key, query=(("uploadId", upload_name(self.url, upload_id)),))
+        try:
+            return await list_parts(self._client, request, url=self.url, kind=sum_of(self._settings, key))
+        except BucketMissing:
+            raise
+        except NotFound as error:
+            raise UploadNotFound(f"{self.url}: list parts of {key}: no such upload") from error
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         checks.check_bulk_key(key)
@@ -406,7 +376,7 @@ class S3Store:
             "complete_multipart",
             "POST",
             key,
-            query=(("uploadId", self._upload_id(upload_id)),),
+            query=(("uploadId", upload_name(self.url, upload_id)),),
             headers={"content-type": "application/xml"},
             body=body,
         )
@@ -436,7 +406,7 @@ class S3Store:
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         checks.check_bulk_key(key)
         try:
-            query = (("uploadId", self._upload_id(upload_id)),)
+            query = (("uploadId", upload_name(self.url, upload_id)),)
             request = self._request("abort_multipart", "DELETE", key, query=query)
             await self._client.call(request)
         except BucketMissing:
@@ -449,95 +419,21 @@ class S3Store:
 
         MinIO tells only of uploads to a key that is given in full, so nothing here; it ends them itself after a day.
         """
-        found: dict[tuple[str, str], PendingUpload] = {}
-        markers: tuple[tuple[str, str], ...] = ()
-        while True:
-            query = (
-                ("encoding-type", "url"),
-                ("max-uploads", "1000"),
-                ("prefix", self._root),
-                ("uploads", ""),
-            )
-            request = Request("list_multiparts", "list uploads", "GET", "", (*query, *markers))
-            page = await self._client.fetch(request, lambda reply: xml.parse_uploads(reply.body))
-            before = len(found)
-            for upload in page.uploads:
-                key = upload.key.removeprefix(self._root)
-                found[key, upload.upload_id] = PendingUpload(key, upload.upload_id, upload.initiated)
-            # A page that brings nothing new would come back for ever.
-            if not page.truncated or len(found) == before:
-                return tuple(found.values())
-            # What the store gave is given back, no more: SeaweedFS gives no key, and finds nothing by one.
-            last = page.uploads[-1]
-            next_key, next_id = page.next_key, page.next_upload_id
-            if not (next_key or next_id):
-                next_key, next_id = last.key, last.upload_id
-            pairs = (("key-marker", next_key), ("upload-id-marker", next_id))
-            markers = tuple((name, value) for name, value in pairs if value)
+        return await list_uploads(self._client, self._root)
 
     # Presigning
 
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
         """``expires`` is 1 second to 7 days, rounded up to whole seconds. HEAD needs another signature on AWS."""
-        checks.check_key(key)
-        query: list[tuple[str, str]] = []
-        for name, value in (response_headers or {}).items():
-            if name.lower() not in _RESPONSE_HEADERS:
-                raise ValueError(f"a presigned URL cannot set {name}")
-            query.append((f"response-{name.lower()}", value))
-        return await self._presign("GET", key, query, expires)
+        return await self._presigning.get(key, expires, response_headers or {})
 
     async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
         """As `presign_get`. Encryption and storage class are the upload's, and parts take no headers for them."""
-        checks.check_bulk_key(key)
-        checks.check_part_number(number)
-        if self._settings.checksum not in ("auto", "none"):
-            raise Unsupported(
-                f"{self.url} has checksum={self._settings.checksum}, which goes with every body: "
-                "nobody knows the one of a part that is yet to come"
-            )
-        query = [("partNumber", str(number)), ("uploadId", self._upload_id(upload_id))]
-        return await self._presign("PUT", key, query, expires)
+        return await self._presigning.part(key, upload_id, number, expires)
 
     async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
         """As `presign_get`."""
-        checks.check_presigned_put(key, size, sha256)
-        headers = {
-            "content-length": str(size),
-            "content-type": OCTET_STREAM,
-            **conditions(IF_ABSENT),
-            HEADERS["sha256"]: b64encode(sha256).decode(),
-            **at_rest(self._settings, key),
-        }
-        return PresignedPut(await self._presign("PUT", key, (), expires, headers), MappingProxyType(headers))
-
-    async def _presign(
-        self,
-        method: str,
-        key: str,
-        query: Iterable[tuple[str, str]],
-        expires: float,
-        headers: Mapping[str, str] = MappingProxyType({}),
-    ) -> str:
-        if not 0 < expires <= MAX_EXPIRES:
-            raise ValueError(f"a presigned URL cannot be valid for {expires} seconds: at most {MAX_EXPIRES}")
-        connected = self._connection
-        identity = await connected.credentials.lasting(expires)
-        if identity is None:
-            raise Unsupported(f"{self.url} cannot presign: it is used without credentials")
-        address = connected.public
-        path = address.key_path(self._root + key)
-        signed = connected.signer.presign(
-            identity,
-            method,
-            address.host,
-            path,
-            query,
-            expires=math.ceil(expires),
-            now=self._clock(),
-            headers=headers,
-        )
-        return f"{address.origin}{path}?{signed}"
+        return await self._presigning.put(key, size, sha256, expires)
 
     # Inside
 
@@ -550,6 +446,10 @@ class S3Store:
     @property
     def _client(self) -> Client:
         return self._connection.client
+
+    @property
+    def _presigning(self) -> Presigning:
+        return Presigning(self._settings, self._connection, self._clock)
 
     def _look_around(self) -> tuple[Surroundings, ssl.SSLContext | None]:
         around = look_around(self._settings, clock=self._clock)
@@ -569,13 +469,6 @@ class S3Store:
     ) -> Request:
         what = f"{operation.replace('_', ' ')} {key}"
         return Request(operation, what, method, self._root + key, query, headers, body, accept)
-
-    def _upload_id(self, upload_id: str) -> str:
-        """Ids are the store's, whatever they look like; but one that climbs out of a folder is none of any store's,
-        and not all stores look at it before they use it."""
-        if not upload_id or ".." in upload_id:
-            raise UploadNotFound(f"{self.url} has no upload {upload_id!r}")
-        return upload_id
 
     def _etag(self, request: Request, reply: Reply) -> str:
         etag = xml.strip_etag(reply.headers.get("ETag", ""))
