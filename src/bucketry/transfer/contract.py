@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from bucketry.hashing import Checkpoints
 from bucketry.oci import Descriptor, Digest
@@ -87,11 +87,14 @@ class SavedLayer:
     """A layer as it comes. ``path`` is its name in the archive; ``size`` the bytes as they are there.
 
     ``read`` gives the bytes once, in order; a layer that was not read is passed over when the next is asked for.
+    ``diff_id`` is the digest of its uncompressed tar where the source knows it before it is read: a layer that the
+    target has is not read then.
     """
 
     path: str
     size: int
     read: Callable[[], AsyncIterator[bytes]]
+    diff_id: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,15 @@ class PartUpload(Protocol):
         ...
 
     async def cancel(self) -> None: ...
+
+
+@runtime_checkable
+class HashedUpload(PartUpload, Protocol):
+    """A `PartUpload` whose other side is this very process, which need not read back what it hashed on its way."""
+
+    async def complete_hashed(self, digest: Digest, size: int, checkpoints: Checkpoints | None) -> None:
+        """As ``complete``, by a caller that began the session, and hashed in order the very bytes of all its ``put``s."""
+        ...
 
 
 class Target(Protocol):
