@@ -171,7 +171,7 @@ class HashedUpload(PartUpload, Protocol):
     """A `PartUpload` whose other side is this very process, which need not read back what it hashed on its way."""
 
     async def complete_hashed(self, digest: Digest, size: int, checkpoints: Checkpoints | None) -> None:
-        """As ``complete``, by a caller that began the session, and hashed in order the very bytes of all its ``put``s."""
+        """As ``complete``, by whoever began the session and hashed the very bytes of all parts that were put."""
         ...
 
 
