@@ -1,0 +1,195 @@
+"""Adds up the events of a transfer: what every way to show progress shows."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bucketry.transfer import events
+
+WINDOW = 5.0
+"""Seconds over which a rate is measured."""
+
+
+@dataclass(slots=True)
+class Item:
+    """One blob or manifest. Bytes; ``size`` None as long as it is not known."""
+
+    name: str
+    kind: events.Kind
+    size: int | None = None
+    read: int = 0
+    moved: int = 0
+    resumed: int = 0
+    verified: int = 0
+    state: str = "waiting"
+    """waiting, moving, verifying, done or skipped."""
+    why: str = ""
+
+    @property
+    def there(self) -> int:
+        """Bytes that need not travel any more."""
+        return self.resumed + self.moved
+
+
+class Tally:
+    """``clock`` gives seconds that never go back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        self._window: deque[tuple[float, int]] = deque([(self._began, 0)])
+        self.items: dict[str, Item] = {}
+        self.began: events.Began | None = None
+        self.ended: events.Ended | None = None
+        self.moved = 0
+        """Bytes that travelled in this run, those that were sent again not counted twice."""
+        self.retries = 0
+
+    def add(self, event: events.Event) -> Item | None:
+        """Takes an event in; gives the item that it is about."""
+        match event:
+            case events.Began():
+                self.began = event
+            case events.Ended():
+                self.ended = event
+            case events.Note():
+                pass
+            case events.Found():
+                item = self.items.setdefault(event.item, Item(event.item, event.kind))
+                item.size = event.size if event.size is not None else item.size
+                return item
+            case _:
+                return self._about_item(event)
+        return None
+
+    def _about_item(
+        self,
+        event: events.Skipped
+        | events.Resumed
+        | events.Read
+        | events.Moved
+        | events.Again
+        | events.Verified
+        | events.Done,
+    ) -> Item:
+        item = self.items.setdefault(event.item, Item(event.item, "blob"))
+        match event:
+            case events.Skipped():
+                item.state, item.why = "skipped", event.why
+                item.size = event.size if event.size is not None else item.size
+            case events.Resumed():
+                item.resumed += event.size
+            case events.Read():
+                item.read += event.size
+            case events.Moved():
+                item.moved += event.size
+                item.state = "moving"
+                self._count(event.size)
+            case events.Again():
+                item.moved -= event.size
+                self.retries += 1
+                self._count(-event.size)
+            case events.Verified():
+                item.verified += event.size
+                if item.size is not None and item.there >= item.size and item.state == "moving":
+                    item.state = "verifying"
+            case events.Done():
+                item.size, item.state = event.size, "done"
+        return item
+
+    def _count(self, size: int) -> None:
+        now = self._clock()
+        self.moved += size
+        self._window.append((now, self.moved))
+        while len(self._window) > 2 and now - self._window[1][0] > WINDOW:
+            self._window.popleft()
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._began
+
+    def rate(self) -> float:
+        """Bytes a second of late; 0 before there is one."""
+        first, base = self._window[0]
+        passed = self._clock() - first
+        return max(0.0, (self.moved - base) / passed) if passed > 0 else 0.0
+
+    def total(self) -> int | None:
+        """Bytes of all items that travel or travelled; None while the size of one is not known."""
+        total = 0
+        for item in self.items.values():
+            if item.state == "skipped":
+                continue
+            if item.size is None:
+                return None
+            total += item.size
+        return total
+
+    def there(self) -> int:
+        """Bytes of these that are there."""
+        return sum(
+            item.size if item.state == "done" and item.size is not None else item.there
+            for item in self.items.values()
+            if item.state != "skipped"
+        )
+
+    def left(self) -> float | None:
+        """Seconds that it will still take; None where nobody can say."""
+        total, rate = self.total(), self.rate()
+        if total is None or rate <= 0:
+            return None
+        return max(0, total - self.there()) / rate
+
+
+def size_text(size: float) -> str:
+    """``1.5 GiB``"""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError("the last unit takes everything")
+
+
+def time_text(seconds: float) -> str:
+    """``42 s``, ``3 min 05 s``, ``2 h 10 min``"""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def name_text(item: Item) -> str:
+    """``layer sha256:1234567890ab``: what a person can tell items by."""
+    name = item.name
+    algorithm, colon, digits = name.partition(":")
+    if colon and len(digits) >= 64:
+        name = f"{algorithm}:{digits[:12]}"
+    return f"{item.kind} {name}"
+
+
+def summary(tally: Tally, ended: events.Ended) -> list[str]:
+    """The last lines: what was sent, how fast, how to use it."""
+    action = "copy" if tally.began is None else tally.began.action
+    verb = {"push": "pushed", "pull": "pulled", "copy": "copied"}[action]
+    seconds = max(ended.seconds, 0.001)
+    if ended.moved:
+        line = (
+            f"{verb} {size_text(ended.moved)} in {time_text(seconds) if seconds >= 1 else f'{seconds:.1f} s'}, "
+            f"{size_text(ended.moved / seconds)}/s"
+        )
+        if ended.parallel > 1:
+            line += f", up to {ended.parallel} pieces at once"
+    else:
+        line = f"nothing had to be {verb}"
+    if ended.skipped:
+        line += f"; {size_text(ended.skipped)} were there already"
+    if tally.retries:
+        line += f"; {tally.retries} {'piece was' if tally.retries == 1 else 'pieces were'} sent again"
+    lines = [line, ended.digest]
+    if ended.pull is not None:
+        lines.append(ended.pull)
+    return lines
