@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from bucketry.server.config import Config
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
 
 def load_app(config_json: bytes, workers: int) -> App:
     """The application of one of ``workers`` processes. The configuration comes as `Config.to_json` made it."""
+    with _without("rich"):
+        import structlog  # noqa: F401
     from bucketry.server.app import App
     from bucketry.server.lifetime import Lifetime
     from bucketry.server.log import configure
@@ -21,3 +26,19 @@ def load_app(config_json: bytes, workers: int) -> App:
     configure(config.log)
     metrics = Metrics()
     return App(config, Lifetime(config, workers, metrics), metrics)
+
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Imports in the block get an `ImportError` for a module that is not loaded yet.
+
+    structlog would load rich for tracebacks in colours: 4 MiB in every worker. Python's own tracebacks do.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
