@@ -10,9 +10,10 @@ from tests.store.suite_conditions import Conditions
 from tests.store.suite_lists import Lists
 from tests.store.suite_multipart import Multipart
 from tests.store.suite_objects import Objects
+from tests.store.suite_parts import Parts
 
 
-class StoreSuite(Objects, Conditions, Lists, Multipart):
+class StoreSuite(Objects, Conditions, Lists, Multipart, Parts):
     """A subclass whose name begins with ``Test`` runs all of it."""
 
     @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

@@ -52,11 +52,17 @@ async def test_without_a_plan_it_is_the_store(inner: MemoryStore) -> None:
     upload_id = await store.create_multipart("data/a", part_size=4)
     part = Part(1, 3, await store.put_part("data/a", upload_id, 1, b"abc", offset=0))
     assert len(await store.list_multiparts()) == 1
+    assert await store.list_parts("data/a", upload_id) == (part,)
     await store.complete_multipart("data/a", upload_id, [part])
     await store.abort_multipart("data/a", upload_id)
     assert [each.key for each in (await store.list("", after="a", limit=3)).objects] == ["data/a"]
     with pytest.raises(Unsupported):
         await store.presign_get("data/a", expires=1)
+    with pytest.raises(Unsupported):
+        await store.presign_part("data/a", upload_id, 1, expires=1)
+    with pytest.raises(Unsupported):
+        await store.presign_put("data/a", size=3, sha256=bytes(32), expires=1)
+    assert store.log[-1].operation == "presign_put"
     await store.delete("a")
     await store.delete_many(["data/a", "b"])
     assert (await inner.list("")).objects == ()

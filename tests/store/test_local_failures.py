@@ -89,11 +89,30 @@ async def test_a_half_overwritten_part_is_not_taken_for_the_one_before(
         with pytest.raises(Unavailable):
             await store.put_part("data/a", upload_id, 2, b"2222", offset=0)
     assert (root / f".bucketry-uploads/{upload_id}/bytes").read_bytes() == b"22dy"
+    assert await store.list_parts("data/a", upload_id) == ()
     with pytest.raises(StoreError):
         await store.complete_multipart("data/a", upload_id, parts)
     again = Part(3, 4, await store.put_part("data/a", upload_id, 3, b"3333", offset=0))
     await store.complete_multipart("data/a", upload_id, [again])
     assert (await store.get("data/a")).body == b"3333"
+
+
+async def test_a_record_that_is_read_while_it_is_written_is_read_again(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload_id, parts = await upload(store)
+    pread, torn = os.pread, [True]
+
+    def tear(fd: int, count: int, offset: int) -> bytes:
+        data = pread(fd, count, offset)
+        if torn:
+            torn.clear()
+            return data[:8] + bytes(len(data) - 8)
+        return data
+
+    monkeypatch.setattr(os, "pread", tear)
+    assert await store.list_parts("data/a", upload_id) == tuple(parts)
+    assert not torn
 
 
 async def test_a_damaged_record_is_corrupt(store: LocalStore, root: Path) -> None:
@@ -104,6 +123,8 @@ async def test_a_damaged_record_is_corrupt(store: LocalStore, root: Path) -> Non
     records.write_bytes(data)
     with pytest.raises(Corrupt, match="parts"):
         await store.complete_multipart("data/a", upload_id, parts)
+    with pytest.raises(Corrupt, match="parts"):
+        await store.list_parts("data/a", upload_id)
     await store.abort_multipart("data/a", upload_id)
     (root / ".bucketry-uploads" / ("2" * 32)).mkdir()
     (root / ".bucketry-uploads" / ("2" * 32) / "bytes").write_bytes(b"")

@@ -46,6 +46,7 @@ async def test_each_call_is_reported_with_its_bytes_and_its_outcome(name: str, t
     upload_id = await store.create_multipart("data/a", part_size=4)
     etag = await store.put_part("data/a", upload_id, 1, b"123", offset=0)
     await store.list_multiparts()
+    await store.list_parts("data/a", upload_id)
     await store.complete_multipart("data/a", upload_id, [Part(1, 3, etag)])
     await store.abort_multipart("data/a", upload_id)
     with pytest.raises(UploadNotFound):
@@ -65,6 +66,7 @@ async def test_each_call_is_reported_with_its_bytes_and_its_outcome(name: str, t
         ("create_multipart", 0, 0, "ok"),
         ("put_part", 3, 0, "ok"),
         ("list_multiparts", 0, 0, "ok"),
+        ("list_parts", 0, 0, "ok"),
         ("complete_multipart", 0, 0, "ok"),
         ("abort_multipart", 0, 0, "ok"),
         ("put_part", 2, 0, "uploadnotfound"),

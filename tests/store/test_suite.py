@@ -9,6 +9,7 @@ pytest.register_assert_rewrite(
     "tests.store.suite_conditions",
     "tests.store.suite_lists",
     "tests.store.suite_multipart",
+    "tests.store.suite_parts",
 )
 
 from tests.store.suite import StoreSuite  # noqa: E402

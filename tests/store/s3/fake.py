@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ssl
+from base64 import b64encode
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -56,12 +57,14 @@ class Observer:
 
 
 class FakeS3:
-    """``objects`` holds the bucket, keys whole. ``script`` is consumed, one entry a request (the store's start
-    included, unless ``started``); without an entry the server behaves."""
+    """``objects`` holds the bucket, keys whole. ``tells_sums``: parts are listed with their SHA-256. ``script`` is
+    consumed, one entry a request (the store's start included, unless ``started``); without an entry the server
+    behaves."""
 
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.tells_sums = False
         self.script: deque[Act | None] = deque()
         self.asked: list[Asked] = []
         self.slept: list[float] = []
@@ -240,6 +243,8 @@ class FakeS3:
         parts = self.uploads.get(upload_id)
         if parts is None:
             return fault(404, "NoSuchUpload")
+        if asked.method == "GET":
+            return self._parts(asked, parts)
         if asked.method == "PUT":
             parts[int(asked.query["partNumber"])] = asked.body
             return web.Response(headers={"ETag": etag_of(asked.body)})
@@ -248,6 +253,26 @@ class FakeS3:
             return web.Response(status=204)
         self.objects[key] = (b"".join(parts[number] for number in sorted(parts)), {})
         return document("<CompleteMultipartUploadResult><ETag>x-1</ETag></CompleteMultipartUploadResult>")
+
+    def _parts(self, asked: Asked, parts: dict[int, bytes]) -> web.Response:
+        after, limit = int(asked.query.get("part-number-marker", "0")), int(asked.query.get("max-parts", "1000"))
+        numbers = [number for number in sorted(parts) if number > after]
+        return parts_page(
+            *((number, parts[number]) for number in numbers[:limit]),
+            more=len(numbers) > limit,
+            sums=self.tells_sums,
+        )
+
+
+def parts_page(*parts: tuple[int, bytes], more: bool = False, sums: bool = False) -> web.Response:
+    listed = "".join(
+        f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag_of(body))}</ETag><Size>{len(body)}</Size>"
+        + (f"<ChecksumSHA256>{b64encode(hashlib.sha256(body).digest()).decode()}</ChecksumSHA256>" if sums else "")
+        + "</Part>"
+        for number, body in parts
+    )
+    truncated = "true" if more else "false"
+    return document(f"<ListPartsResult><IsTruncated>{truncated}</IsTruncated>{listed}</ListPartsResult>")
 
 
 def etag_of(body: bytes) -> str:

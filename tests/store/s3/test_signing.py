@@ -76,20 +76,33 @@ def test_headers_are_signed_as_botocore_signs_them(
     query=st.dictionaries(
         st.sampled_from(["response-content-type", "response-cache-control"]), values.filter(bool), max_size=2
     ),
+    headers=st.dictionaries(
+        st.sampled_from(["content-length", "if-none-match", "x-amz-checksum-sha256", "x-amz-storage-class"]),
+        values.filter(bool),
+        max_size=4,
+    ),
+    method=st.sampled_from(["GET", "PUT"]),
     secret=secrets,
     token=st.none() | secrets,
     now=times,
     expires=st.integers(min_value=1, max_value=604_800),
 )
 def test_urls_are_signed_as_botocore_signs_them(
-    key: str, query: dict[str, str], secret: str, token: str | None, now: int, expires: int
+    key: str,
+    query: dict[str, str],
+    headers: dict[str, str],
+    method: str,
+    secret: str,
+    token: str | None,
+    now: int,
+    expires: int,
 ) -> None:
     path = encode_path(f"/{key}")
     ours = Signer("eu-west-1").presign(
-        Identity("AKID", secret, token), "GET", HOST, path, query.items(), expires=expires, now=now
+        Identity("AKID", secret, token), method, HOST, path, query.items(), expires=expires, now=now, headers=headers
     )
 
-    request = AWSRequest("GET", f"https://{HOST}{path}", params=query)
+    request = AWSRequest(method, f"https://{HOST}{path}", params=query, headers=headers)
     auth = S3SigV4QueryAuth(Credentials("AKID", secret, token), "s3", "eu-west-1", expires=expires)
     with patch.object(botocore.auth, "get_current_datetime", lambda: at(now)):
         auth.add_auth(request)

@@ -58,6 +58,7 @@ def test_no_bytes_do_more_than_be_refused(body: bytes) -> None:
     for parse in (
         xml.parse_listing,
         xml.parse_uploads,
+        xml.parse_parts,
         xml.parse_upload_id,
         xml.parse_completed,
         xml.parse_deletions,

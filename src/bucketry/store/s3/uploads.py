@@ -30,27 +30,29 @@ async def list_parts(
     Raises `NotFound` or `UploadNotFound`; `Corrupt` for pages that would go on for ever; `Unsupported` where the
     store does not tell the checksums.
     """
-    found: list[Part] = []
-    last = 0
+    found: dict[int, Part] = {}
+    marker: tuple[tuple[str, str], ...] = ()
     while True:
-        marker = (("part-number-marker", str(last)),) if last else ()
         query = (("max-parts", str(page_size)), *marker, *request.query)
         page = await client.fetch(replace(request, query=query), lambda reply: xml.parse_parts(reply.body))
+        before = len(found)
         for part in page.parts:
-            if not last < part.number <= MAX_PARTS:
-                raise Corrupt(f"{url}: {request.what}: part {part.number} is not in its place")
+            if not 1 <= part.number <= MAX_PARTS:
+                raise Corrupt(f"{url}: {request.what}: there is no part {part.number}")
             tag = PartTag.listed(part.etag, part.size, kind, part.sums)
             if kind in ("crc32", "sha256") and not tag.value:
                 # Completing would be refused. SeaweedFS is one that keeps them to itself.
                 raise Unsupported(
                     f"{url} does not tell the checksums of parts, which checksum={kind} needs: set checksum=auto"
                 )
-            last = part.number
-            found.append(Part(last, part.size, tag.join()))
+            found[part.number] = Part(part.number, part.size, tag.join())
         if not page.truncated:
-            return tuple(found)
-        if not page.parts:
-            raise Corrupt(f"{url}: {request.what}: an empty page that is not the last one")
+            return tuple(part for _, part in sorted(found.items()))
+        # SeaweedFS has part 10000 between 1000 and 1001, and gives no other part after it.
+        numbers = [part.number for part in page.parts if part.number < MAX_PARTS]
+        if len(found) == before or not numbers:
+            raise Corrupt(f"{url}: {request.what}: a page with nothing new that is not the last one")
+        marker = (("part-number-marker", str(numbers[-1])),)
 
 
 async def list_uploads(client: Client, root: str) -> Sequence[PendingUpload]:
