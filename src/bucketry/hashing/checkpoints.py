@@ -158,10 +158,10 @@ class SegmentCheck:
     def update(self, data: Buffer) -> None:
         """Take the next bytes of the segment, where they lie, hashing without the GIL.
 
-        With more than the segment has, it never holds. They are not hashed, and no error is raised, for it is
-        a peer that decides how much it sends. BufferError for a memoryview that is not contiguous.
+        With more than the segment has, it never holds. That is no error here, for it is a peer that decides how
+        much it sends. BufferError for a memoryview that is not contiguous.
         """
-        if self._excess or self._hasher.length + _size(data) > self._stop:
+        if self._hasher.length + _size(data) > self._stop:
             self._excess = True
         else:
             self._hasher.update(data)

@@ -457,7 +457,7 @@ def replay(hasher: Hasher, data: bytes, sizes: list[int]) -> None:
 @given(
     blob=blobs,
     segment=segments,
-    sizes=st.lists(st.integers(0, 400), max_size=8),
+    sizes=st.lists(st.one_of(st.sampled_from([1, 63, 64, 65, 128, 192]), st.integers(0, 400)), max_size=8),
     algorithm=st.sampled_from(["sha256", "sha512"]),
     native_wanted=st.booleans(),
 )
@@ -514,6 +514,16 @@ def test_a_boundary_at_exactly_the_length_is_noted_and_is_no_checkpoint_of_the_w
     assert hasher.checkpoints() == listed(blob + b"more", 128)
     assert hasher.segment == 128
     assert NotingHasher(new("sha256")).segment == SEGMENT
+
+
+@native
+@pytest.mark.parametrize("size", [1, 32, 64, 96, 128, 256, 300])
+def test_updates_that_end_at_boundaries_are_noted_without_being_asked(size: int) -> None:
+    blob = pattern(640)
+    hasher = NotingHasher(new("sha256"), 128)
+    for at in range(0, len(blob), size):
+        hasher.update(blob[at : at + size])
+    assert hasher.checkpoints() == listed(blob, 128)
 
 
 @native
