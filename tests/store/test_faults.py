@@ -39,7 +39,8 @@ def inner() -> MemoryStore:
 
 
 async def test_without_a_plan_it_is_the_store(inner: MemoryStore) -> None:
-    store: Store = FaultyStore(inner)
+    store = FaultyStore(inner)
+    _: Store = store
     assert (store.url, store.capabilities) == (inner.url, inner.capabilities)
     await store.start()
     etag = await store.put("a", b"12345", content_type="text/plain", metadata={"a": "b"}, condition=IF_ABSENT)

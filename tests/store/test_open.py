@@ -75,6 +75,19 @@ def test_each_option_reaches_the_bucket_and_the_url_wins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "found", "able"),
+    [("", None, False), ("", True, True), ("", False, False), ("?checked_put=false", True, False)]
+    + [("?checked_put=true", found, True) for found in (None, False)],
+)
+def test_what_a_probe_found_of_checked_puts_is_passed_on(query: str, found: bool | None, able: bool) -> None:
+    options = StoreOptions(endpoint="http://127.0.0.1:1", access_key_id="AKIA", secret_access_key="hush")
+    assert open_store(f"s3://bucket{query}", options, checked_put=found).capabilities.checked_put is able
+    assert not open_store("memory:", checked_put=found).capabilities.checked_put
+    anonymous = StoreOptions(endpoint="http://127.0.0.1:1", anonymous=True)
+    assert not open_store("s3://bucket", anonymous, checked_put=found).capabilities.checked_put
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("", "s3://BUCKET/PREFIX"),

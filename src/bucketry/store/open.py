@@ -55,8 +55,17 @@ class StoreOptions:
 _DEFAULTS = StoreOptions()
 
 
-def open_store(url: str, options: StoreOptions = _DEFAULTS, *, observer: StoreObserver = NULL_OBSERVER) -> Store:
+def open_store(
+    url: str,
+    options: StoreOptions = _DEFAULTS,
+    *,
+    observer: StoreObserver = NULL_OBSERVER,
+    checked_put: bool | None = None,
+) -> Store:
     """The store of that name, not started yet. Raises `StoreNameInvalid`.
+
+    ``checked_put``: whether a probe found that presigned PUTs are enforced (`ProbeReport.checked_put`); None where
+    none was made. It is `Capabilities.checked_put` then.
 
     Options in an ``s3://`` URL (``?endpoint=…``) win over ``options``. What is about another kind of store is
     left aside.
@@ -65,7 +74,7 @@ def open_store(url: str, options: StoreOptions = _DEFAULTS, *, observer: StoreOb
     kind = scheme[1].lower() if scheme else "path"
     try:
         if kind == "s3":
-            return _open_s3(url, options, observer)
+            return _open_s3(url, options, observer, checked_put)
         if kind in {"file", "path"}:
             return _open_folder(url, options, observer)
     except ValueError as error:
@@ -79,7 +88,7 @@ def open_store(url: str, options: StoreOptions = _DEFAULTS, *, observer: StoreOb
     raise StoreNameInvalid(_unknown(kind))
 
 
-def s3_settings(url: str, options: StoreOptions) -> S3Settings:
+def s3_settings(url: str, options: StoreOptions, *, checked_put: bool | None = None) -> S3Settings:
     """What the S3 client is told: the options, but for those that the URL sets. Raises `ValueError`."""
     from bucketry.store.s3.config import S3Settings
 
@@ -105,15 +114,16 @@ def s3_settings(url: str, options: StoreOptions) -> S3Settings:
         "connect_timeout": options.connect_timeout,
         "read_timeout": options.read_timeout,
         "deadline": options.deadline,
+        "checked_put": checked_put,
     }
     return replace(settings, **{name: value for name, value in values.items() if name not in in_url})
 
 
-def _open_s3(url: str, options: StoreOptions, observer: StoreObserver) -> Store:
+def _open_s3(url: str, options: StoreOptions, observer: StoreObserver, checked_put: bool | None) -> Store:
     # Here, so that a folder needs neither botocore nor aiohttp.
     from bucketry.store.s3 import S3Store
 
-    return S3Store(s3_settings(url, options), observer=observer)
+    return S3Store(s3_settings(url, options, checked_put=checked_put), observer=observer)
 
 
 def _open_folder(url: str, options: StoreOptions, observer: StoreObserver) -> Store:

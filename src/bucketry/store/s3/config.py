@@ -84,6 +84,12 @@ class S3Settings:
     MinIO is one that ignores the condition and deletes.
     """
 
+    checked_put: bool | None = None
+    """Whether a presigned PUT takes only the bytes of the SHA-256 that was signed, and never replaces an object.
+
+    None: nobody knows, so no. `bucketry.store.probe` finds out.
+    """
+
     ca_bundle: str | None = None
     """A file of certificates (PEM) to trust instead of the system's. None: ``AWS_CA_BUNDLE``, or the profile's."""
 
@@ -253,6 +259,7 @@ _OPTIONS: Mapping[str, Callable[[str], str | int | float | bool]] = {
     "profile": _word,
     "anonymous": _flag,
     "conditional_delete": _flag,
+    "checked_put": _flag,
     "ca_bundle": _word,
     "max_connections": int,
     "connect_timeout": float,

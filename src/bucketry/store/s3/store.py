@@ -97,6 +97,7 @@ class S3Store:
         return Capabilities(
             presign=presign,
             presign_part=presign and not sums_parts(self._settings),
+            checked_put=presign and self._settings.checked_put is True,
             conditional_delete=self._conditional_delete,
         )
 
