@@ -63,6 +63,7 @@ def test_each_option_reaches_the_bucket_and_the_url_wins() -> None:
         max_connections=7,
         connect_timeout=1.0,
         read_timeout=2.0,
+        retries=2,
         deadline=3.0,
     )
     settings = s3_settings("s3://bucket/p?region=eu-2&deadline=4", options)

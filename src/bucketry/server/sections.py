@@ -167,6 +167,9 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     read_timeout: Annotated[
         float, _duration("How long the store may be silent before a request is given up.", 0.1, HOUR)
     ] = 60.0
+    retries: Annotated[
+        int, _count("How often a request is tried again, at most, after a failure of the store that may pass.", 0, 100)
+    ] = 6
     deadline: Annotated[
         float, _duration("How long a small request to the store may take, its retries included.", 0.1, HOUR)
     ] = 30.0

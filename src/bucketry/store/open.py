@@ -48,6 +48,7 @@ class StoreOptions:
     max_connections: int = 64
     connect_timeout: float = 5.0
     read_timeout: float = 60.0
+    retries: int = 6
     deadline: float = 30.0
     fsync: bool = True
 
@@ -113,6 +114,7 @@ def s3_settings(url: str, options: StoreOptions, *, checked_put: bool | None = N
         "max_connections": options.max_connections,
         "connect_timeout": options.connect_timeout,
         "read_timeout": options.read_timeout,
+        "retries": options.retries,
         "deadline": options.deadline,
         "checked_put": checked_put,
     }
