@@ -45,6 +45,9 @@ def ids() -> Callable[[], str]:
     return lambda: f"{next(numbers):016x}"
 
 
+PRESIGNED = {"presigned GET", "presigned part", "presigned PUT"}
+
+
 def statuses(report: ProbeReport) -> dict[str, str]:
     return {check.name: check.status for check in report.checks}
 
@@ -75,7 +78,9 @@ async def left(store: Store) -> list[str]:
 async def test_a_store_that_keeps_the_contract_passes(store: Store, ids: Callable[[], str]) -> None:
     report = await probe(store, ids=ids)
     assert report.refusal() is None
-    assert {name for name, status in statuses(report).items() if status != "ok"} <= {"stale part", "presigned GET"}
+    assert {name for name, status in statuses(report).items() if status != "ok"} <= {"stale part", *PRESIGNED}
+    assert not report.checked_put
+    assert not report.presigned_parts
     assert await left(store) == []
 
 
@@ -92,7 +97,7 @@ async def test_a_folder_passes_and_quickly(tmp_path: Path, ids: Callable[[], str
     finally:
         await store.close()
     assert full.refusal() is None
-    assert {name for name, status in statuses(full).items() if status != "ok"} == {"presigned GET"}
+    assert {name for name, status in statuses(full).items() if status != "ok"} == PRESIGNED
     assert quick.refusal() is None
     assert set(statuses(quick)) < set(statuses(full))
     # Each start of a server probes: it must not leave folders behind.
@@ -428,6 +433,27 @@ class HidesUploads(MemoryStore):
         return ()
 
 
+class ListsNoParts(MemoryStore):
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        raise Unsupported("not implemented")
+
+
+class ListsPartsWithoutSizes(MemoryStore):
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        return [Part(part.number, 0, part.etag) for part in await super().list_parts(key, upload_id)]
+
+
+class ListsPartsForEver(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: dict[str, Sequence[Part]] = {}
+
+    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        if upload_id not in self.listed:
+            self.listed[upload_id] = await super().list_parts(key, upload_id)
+        return self.listed[upload_id]
+
+
 class AcceptsStaleParts(MemoryStore):
     def __init__(self) -> None:
         super().__init__(accept_stale_parts=True)
@@ -452,6 +478,9 @@ class RunsAnHourBehind(MemoryStore):
         (NeverAborts, "abort", "broken", "after it was aborted"),
         (HidesUploads, "abort", "missing", "not listed"),
         (AcceptsStaleParts, "stale part", "missing", "is accepted"),
+        (ListsNoParts, "list parts", "broken", "not implemented"),
+        (ListsPartsWithoutSizes, "list parts", "broken", "other parts are listed"),
+        (ListsPartsForEver, "list parts", "broken", "after it was aborted"),
         (RunsAnHourAhead, "clock", "broken", "3600 s ahead of"),
         (RunsAnHourBehind, "clock", "broken", "behind"),
     ],
@@ -465,7 +494,7 @@ async def test_a_store_that_can_do_less_is_told_of_and_taken(
     assert report.refusal() is None
 
 
-# Presigned URLs
+# Presigned URLs: more of them is in test_probe_presigned
 
 
 class Presigns(MemoryStore):
@@ -630,6 +659,7 @@ async def test_seaweedfs_passes(seaweed: Seaweed, ids: Callable[[], str]) -> Non
     try:
         report = await probe(store, ids=ids, quick=True)
         assert report.refusal() is None, report
+        assert (report.checked_put, report.presigned_parts) == (True, True), report
         assert await left(store) == []
     finally:
         await store.close()

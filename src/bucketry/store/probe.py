@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bucketry.store.contract import Store, StoreError, Unavailable
-from bucketry.store.probe_checks import CHECKS, CheckFunction, Found, Scratch, Status, Weight
+from bucketry.store.probe_checks import CHECKS
+from bucketry.store.probe_presigned import PRESIGNED_PART, PRESIGNED_PUT
+from bucketry.store.probe_scratch import CheckFunction, Found, Scratch, Status, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,19 @@ class ProbeReport:
             if check.refuses:
                 return f"{self.url} cannot hold a registry ({check.name}): {check.seen}; {check.means}"
         return None
+
+    @property
+    def checked_put(self) -> bool:
+        """Whether the store enforces what `Presigner.presign_put` signs: it is for `open_store`."""
+        return self._passed(PRESIGNED_PUT)
+
+    @property
+    def presigned_parts(self) -> bool:
+        """Whether parts that clients put by presigned URLs count, and can be listed."""
+        return self._passed(PRESIGNED_PART)
+
+    def _passed(self, name: str) -> bool:
+        return any(check.name == name and check.status == "ok" for check in self.checks)
 
 
 async def probe(

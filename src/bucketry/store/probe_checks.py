@@ -10,128 +10,31 @@ import asyncio
 import hashlib
 import statistics
 import time
-from collections.abc import Awaitable, Callable
-from typing import Literal, TypeAlias
 
 from bucketry.store.contract import (
-    BULK_PREFIX,
     IF_ABSENT,
     MIN_PART,
-    Buffer,
     Condition,
     IfMatch,
     InvalidPart,
     NotFound,
     Part,
     PreconditionFailed,
-    Store,
     StoreError,
     Unsupported,
     UploadNotFound,
 )
-
-Status: TypeAlias = Literal["ok", "missing", "broken"]
-Weight: TypeAlias = Literal["must", "feature", "note"]
-
-WRITERS, _ROUNDS = 16, 5
-"""How many writers race for one key, and how often."""
-
-_QUICK_WRITERS, _QUICK_ROUNDS = 4, 1
-# SeaweedFS lets the losers of a race wait, each some seconds: every start of a server would.
+from bucketry.store.probe_presigned import (
+    PRESIGNED_GET,
+    PRESIGNED_PART,
+    PRESIGNED_PUT,
+    presigned_get,
+    presigned_part,
+    presigned_put,
+)
+from bucketry.store.probe_scratch import Answer, CheckFunction, Found, Scratch, Weight
 
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-
-
-class Found(Exception):
-    """A check ended early: this is what it found."""
-
-    def __init__(self, status: Status, seen: str, means: str) -> None:
-        super().__init__(seen)
-        self.status = status
-        self.seen = seen
-        self.means = means
-
-
-class Scratch:
-    """The store, as checks use it: it remembers what to remove. ``clock`` gives POSIX seconds.
-
-    The id is in the last part of each key, not in a folder of its own: a local store keeps its empty folders,
-    and each start of a server would leave some.
-    """
-
-    def __init__(self, store: Store, id_: str, *, quick: bool, clock: Callable[[], float]) -> None:
-        self.store = store
-        self.id = id_
-        self.quick = quick
-        self.writers = _QUICK_WRITERS if quick else WRITERS
-        self.rounds = _QUICK_ROUNDS if quick else _ROUNDS
-        self.clock = clock
-        self._keys: dict[str, None] = {}
-        self._uploads: dict[tuple[str, str], None] = {}
-
-    def key(self, name: str, folder: str = "") -> str:
-        """A key that is removed in the end, whoever writes it. ``folder`` is empty or ends with ``/``."""
-        return self._remember(f"probe/{folder}{self.id}-{name}")
-
-    def bulk_key(self, name: str) -> str:
-        return self._remember(f"{BULK_PREFIX}~probe/{self.id}-{name}")
-
-    def _remember(self, key: str) -> str:
-        self._keys[key] = None
-        return key
-
-    async def put(self, name: str, body: Buffer, *, condition: Condition | None = None) -> str:
-        return await self.store.put(self.key(name), body, condition=condition)
-
-    async def held(self, name: str) -> bytes:
-        return (await self.store.get(self.key(name))).body
-
-    async def exists(self, key: str) -> bool:
-        try:
-            await self.store.head(key)
-        except NotFound:
-            return False
-        return True
-
-    async def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        return b"".join([piece async for piece in self.store.read(key, start, stop)])
-
-    async def pages(self, folder: str, limit: int) -> list[str]:
-        """This probe's keys in a folder, from pages of ``limit``, in the order the store gives them."""
-        keys: dict[str, None] = {}
-        after = None
-        while True:
-            page = await self.store.list(f"probe/{folder}", after=after, limit=limit)
-            for found in page.objects:
-                if found.key in keys:
-                    raise Found("broken", "the pages of a list give a key twice", "lists would never end")
-                keys[found.key] = None
-            if not page.more or not page.objects:
-                # A probe that runs now, or was killed once, may have keys there too.
-                return [key for key in keys if self.id in key]
-            after = page.objects[-1].key
-
-    async def create_multipart(self, key: str) -> str:
-        upload_id = await self.store.create_multipart(key, part_size=MIN_PART)
-        self._uploads[key, upload_id] = None
-        return upload_id
-
-    async def clean(self, patience: float) -> Answer | None:
-        """Removes everything, in ``patience`` seconds; where that failed, what was seen and what to do."""
-        try:
-            async with asyncio.timeout(patience):
-                for key, upload_id in self._uploads:
-                    await self.store.abort_multipart(key, upload_id)
-                await self.store.delete_many(list(self._keys))
-        except (StoreError, TimeoutError) as error:
-            return str(error) or "it took too long", f"remove the keys with {self.id} in them yourself"
-        return None
-
-
-Answer: TypeAlias = tuple[str, str]
-"""What was seen, and what it means for the user."""
-
-CheckFunction: TypeAlias = Callable[[Scratch], Awaitable[Answer]]
 
 
 async def _round_trip(scratch: Scratch) -> Answer:
@@ -415,6 +318,26 @@ async def _stale_part(scratch: Scratch) -> Answer:
     raise Found("missing", seen, "bucketry does not rely on it: it never writes a part number twice")
 
 
+async def _list_parts(scratch: Scratch) -> Answer:
+    key = scratch.bulk_key("list-parts")
+    upload_id = await scratch.create_multipart(key)
+    means = "uploads that were interrupted are sent from their beginning"
+    bodies = {10_000: b"the last one", 3: b"three", 1_001: b""}
+    etags = {
+        number: await scratch.store.put_part(key, upload_id, number, body, offset=index * MIN_PART)
+        for index, (number, body) in enumerate(bodies.items())
+    }
+    listed = await scratch.store.list_parts(key, upload_id)
+    if list(listed) != [Part(number, len(bodies[number]), etags[number]) for number in sorted(bodies)]:
+        raise Found("broken", f"other parts are listed than were put: {[part.number for part in listed]}", means)
+    await scratch.store.abort_multipart(key, upload_id)
+    try:
+        await scratch.store.list_parts(key, upload_id)
+    except UploadNotFound:
+        return "those that were put, with their sizes", "uploads that were interrupted go on where they were"
+    raise Found("broken", "the parts of an upload can be listed after it was aborted", means)
+
+
 async def _abort(scratch: Scratch) -> Answer:
     key = scratch.bulk_key("abort")
     upload_id = await scratch.create_multipart(key)
@@ -432,37 +355,6 @@ async def _abort(scratch: Scratch) -> Answer:
     if (key, upload_id) not in pending:
         raise Found("missing", "a pending upload is not listed", means)
     return "pending uploads are listed, aborted ones are gone", "abandoned uploads are cleaned up"
-
-
-async def _presign(scratch: Scratch) -> Answer:
-    means = "blobs are sent through the server"
-    if not scratch.store.capabilities.presign:
-        raise Found("missing", "this store has no URLs of its own", means)
-    # Only here, and only where a store can: the probe is part of every start of the server.
-    import aiohttp
-    from yarl import URL
-
-    body = bytes(range(256))
-    key = scratch.bulk_key("presign")
-    await scratch.store.put(key, body)
-    url = await scratch.store.presign_get(key, expires=60, response_headers={"content-type": "application/x-probe"})
-    timeout = aiohttp.ClientTimeout(total=20)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
-            session.get(URL(url, encoded=True), headers={"Range": "bytes=10-19"}) as answer,
-        ):
-            status, got, kind = answer.status, await answer.content.read(1024), answer.content_type
-    except (aiohttp.ClientError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
-        seen = f"a presigned URL could not be reached from here: {reason}"
-        raise Found("broken", seen, 'set delivery.mode = "proxy", or store.public_endpoint') from error
-    if status != 206 or got != body[10:20]:
-        seen = f"a presigned URL answers {status} and {len(got)} bytes where 206 and 10 bytes were asked for"
-        raise Found("broken", seen, 'set delivery.mode = "proxy"')
-    if kind != "application/x-probe":
-        return f"with ranges; the content type stays {kind}", "clients fetch blobs from the bucket"
-    return "with ranges and a content type", "clients fetch blobs from the bucket"
 
 
 async def _clock(scratch: Scratch) -> Answer:
@@ -503,11 +395,14 @@ CHECKS: tuple[tuple[str, Weight, bool, CheckFunction], ...] = (
     ("multipart in parallel", "must", False, _multipart),
     ("complete twice", "feature", False, _complete_again),
     ("stale part", "note", False, _stale_part),
+    ("list parts", "feature", False, _list_parts),
     ("abort", "feature", False, _abort),
     ("delete many", "must", False, _delete_many),
     ("delete if unchanged", "feature", False, _conditional_delete),
     ("list below /", "note", False, _list_deep),
-    ("presigned GET", "feature", False, _presign),
+    (PRESIGNED_GET, "feature", False, presigned_get),
+    (PRESIGNED_PART, "feature", True, presigned_part),
+    (PRESIGNED_PUT, "feature", True, presigned_put),
     ("clock", "note", False, _clock),
     ("latency", "note", False, _latency),
 )
