@@ -93,7 +93,7 @@ def _bind(config: Config) -> tuple[str, int]:
 
 
 def _serve(config: Config, address: str, port: int, workers: int) -> int:
-    from granian.constants import HTTPModes, Interfaces, Loops
+    from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
@@ -109,6 +109,9 @@ def _serve(config: Config, address: str, port: int, workers: int) -> int:
         loop=Loops.uvloop if sys.platform != "win32" else Loops.asyncio,
         http=HTTPModes.http1,
         websockets=False,
+        # One thread answers calls in their order, which bodies that ask ahead rely on (`RequestBody`); several do not.
+        runtime_mode=RuntimeModes.st,
+        runtime_threads=1,
         backlog=max(config.limits.backlog, 128),
         backpressure=config.limits.max_connections,
         http1_settings=HTTP1Settings(

@@ -8,7 +8,16 @@ from collections.abc import Callable
 import pytest
 from starlette.types import Message
 
-from bucketry.server.body import LEAST_RATE, ClientGone, ClientSilent, Drain, RequestBody, ServerStopping
+from bucketry.server.body import (
+    AHEAD,
+    LEAST_RATE,
+    MOST_AHEAD,
+    ClientGone,
+    ClientSilent,
+    Drain,
+    RequestBody,
+    ServerStopping,
+)
 
 LONG = 60.0
 
@@ -188,3 +197,78 @@ async def test_drain_forgets_bodies_that_ended() -> None:
     await pieces(body)
     drain.cut_off()  # There is none to wake.
     drain.leave(body)
+
+
+class Server:
+    """Gives futures, as granian does; those that are asked for ahead wait until messages are `put`."""
+
+    def __init__(self, *messages: Message) -> None:
+        self._messages = list(messages)
+        self._asked: list[asyncio.Future[Message]] = []
+        self.asked = 0
+
+    def receive(self) -> asyncio.Future[Message]:
+        self.asked += 1
+        asked: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._asked.append(asked)
+        self.put()
+        return asked
+
+    def put(self, *messages: Message) -> None:
+        self._messages += messages
+        while self._messages and self._asked:
+            asked = self._asked.pop(0)
+            if not asked.done():
+                asked.set_result(self._messages.pop(0))
+
+    def waiting(self) -> int:
+        return sum(not asked.done() for asked in self._asked)
+
+
+async def test_server_that_can_be_asked_ahead_is_asked_for_no_more_than_the_limit() -> None:
+    server = Server(piece(b"a" * (AHEAD // 4)))
+    reader = aiter(RequestBody(server.receive, Drain(), idle=LONG))
+    assert len(await anext(reader)) == AHEAD // 4
+    assert server.asked == 1  # The first piece tells how large they are.
+    coming = asyncio.ensure_future(anext(reader))
+    await asyncio.sleep(0)
+    assert server.waiting() == 1 + 4
+    server.put(piece(b"b" * AHEAD * 2))
+    assert len(await coming) == AHEAD * 2
+    coming = asyncio.ensure_future(anext(reader))
+    await asyncio.sleep(0)
+    assert server.waiting() == 4  # Large pieces are not asked for ahead, beyond what was.
+    coming.cancel()
+
+
+async def test_pieces_that_were_asked_for_ahead_keep_their_order() -> None:
+    wanted = [bytes([number]) * 10 for number in range(200)]
+    server = Server(*map(piece, wanted), piece(b"", more=False))
+    assert await pieces(RequestBody(server.receive, Drain(), idle=LONG)) == wanted
+
+
+async def test_what_was_asked_for_ahead_is_given_up_with_the_body() -> None:
+    server = Server(piece(b"a"), piece(b"b"))
+    body = RequestBody(server.receive, Drain(), idle=LONG)
+    reader = aiter(body)
+    assert [await anext(reader), await anext(reader)] == [b"a", b"b"]
+    assert server.waiting() == MOST_AHEAD
+    body.close()
+    assert server.waiting() == 0
+
+
+async def test_reader_that_stops_early_leaves_what_was_asked_for_ahead_to_the_next() -> None:
+    server = Server(piece(b"a"), piece(b"b"), piece(b"c"), piece(b"d", more=False))
+    body = RequestBody(server.receive, Drain(), idle=LONG)
+    reader = aiter(body)
+    assert [await anext(reader), await anext(reader)] == [b"a", b"b"]
+    assert await pieces(body) == [b"c", b"d"]
+
+
+async def test_silence_among_pieces_asked_for_ahead_ends_the_body() -> None:
+    server = Server(piece(b"a"), piece(b"b"))
+    body = RequestBody(server.receive, Drain(), idle=0.05)
+    with pytest.raises(ClientSilent):
+        await pieces(body)
+    assert body.received == 2
+    assert server.waiting() == 0
