@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -18,37 +19,35 @@ class SharedReads(Generic[T]):
 
     def __init__(self, read: Read[T]) -> None:
         self._read = read
-        self._following: dict[str, asyncio.Future[asyncio.Task[T]] | None] = {}
-        """Keys that are being read now, each with what the next read will answer, if anyone waits for it."""
-        self._runs: set[asyncio.Task[None]] = set()
+        self._following: dict[str, list[asyncio.Future[asyncio.Task[T]]]] = {}
+        """Keys that are being read now, each with those that wait for the next read."""
+        self._readings: set[asyncio.Task[T]] = set()
 
     async def get(self, key: str) -> T:
         """What ``read(key)`` gives or raises."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[asyncio.Task[T]] | None
-        if key not in self._following:
-            self._following[key] = None
-            answer = loop.create_future()
-            run = loop.create_task(self._run(key, answer))
-            self._runs.add(run)
-            run.add_done_callback(self._runs.discard)
+        # A future of its own: a reader that goes away must not take the read from the others.
+        answer: asyncio.Future[asyncio.Task[T]] = asyncio.get_running_loop().create_future()
+        following = self._following.get(key)
+        if following is None:
+            self._following[key] = []
+            self._begin(key, [answer])
         else:
-            answer = self._following[key]
-            if answer is None:
-                answer = self._following[key] = loop.create_future()
-        # A reader that goes away must not take the read from the others.
-        return (await asyncio.shield(answer)).result()
+            following.append(answer)
+        return (await answer).result()
 
-    async def _run(self, key: str, answer: asyncio.Future[asyncio.Task[T]] | None) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while answer is not None:
-                reading = loop.create_task(self._read(key))
-                await asyncio.wait((reading,))
-                if not reading.cancelled():
-                    reading.exception()  # Every reader may be gone: then nobody else looks at it.
+    def _begin(self, key: str, readers: list[asyncio.Future[asyncio.Task[T]]]) -> None:
+        reading = asyncio.get_running_loop().create_task(self._read(key))
+        self._readings.add(reading)
+        reading.add_done_callback(partial(self._end, key, readers))
+
+    def _end(self, key: str, readers: list[asyncio.Future[asyncio.Task[T]]], reading: asyncio.Task[T]) -> None:
+        self._readings.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # Every reader may be gone: then nobody else looks at it.
+        for answer in readers:
+            if not answer.done():
                 answer.set_result(reading)
-                answer = self._following[key]
-                self._following[key] = None
-        finally:
-            del self._following[key]
+        following = self._following.pop(key)
+        if following:
+            self._following[key] = []
+            self._begin(key, following)

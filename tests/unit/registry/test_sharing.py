@@ -67,7 +67,7 @@ async def test_nothing_is_kept_between_reads() -> None:
     assert await shared.get("k") == 5
     await turn()
     assert shared._following == {}
-    assert shared._runs == set()
+    assert shared._readings == set()
 
 
 async def test_keys_do_not_wait_for_each_other() -> None:
