@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from bucketry.hashing import MAX_ENCODED, Checkpoints
 from bucketry.oci import Digest
 from bucketry.oci.errors import BlobUnknown, Unsupported
 from bucketry.registry import layout
@@ -130,16 +131,40 @@ class Blobs:
         await self._withdraw(key, etag)
         return None
 
-    async def publish(self, repository: str, digest: Digest, size: int, data: str, *, exclusive: bool) -> Blob:
+    async def checkpoints(self, repository: str, digest: Digest) -> bytes:
+        """The blob's SHA-256 checkpoints (`bucketry.hashing.Checkpoints.encode`). Raises `BlobUnknown`."""
+        await self._link(repository, digest)
+        try:
+            return (await self._store.get(layout.checkpoints(digest), limit=MAX_ENCODED)).body
+        except NotFound:
+            raise BlobUnknown(
+                f"there are no checkpoints of {digest}: it is too small to need them, or was pushed without. "
+                "Verify it from its first byte.",
+                detail={"digest": str(digest)},
+            ) from None
+
+    async def publish(
+        self,
+        repository: str,
+        digest: Digest,
+        size: int,
+        data: str,
+        *,
+        exclusive: bool,
+        checkpoints: Checkpoints | None = None,
+    ) -> Blob:
         """Makes bytes that are in the store, and were hashed, a blob of the repository.
 
         ``exclusive`` says that nobody else can ever name ``data``: where the blob exists already, these bytes
         are deleted. Otherwise they are left to whoever knows who may name them.
         """
         key = layout.record(digest)
+        if checkpoints is not None:
+            await self._store.put(layout.checkpoints(digest), checkpoints.encode())
+        segment = 0 if checkpoints is None else checkpoints.segment
         while True:
             began = self._clock.monotonic()
-            record, fresh = await self._make_record(key, size, data)
+            record, fresh = await self._make_record(key, size, data, segment)
             await self._put_link(layout.link(repository, digest), record.size, record.data)
             if fresh and self._clock.monotonic() - began < FRESH:
                 break
@@ -181,10 +206,15 @@ class Blobs:
         except (PreconditionFailed, StoreUnsupported, ReadOnly):
             pass  # Where the store cannot, the link stays: nobody is told that its blob is there.
 
-    async def _make_record(self, key: str, size: int, data: str) -> tuple[BlobRecord, bool]:
+    async def _make_record(self, key: str, size: int, data: str, segment: int) -> tuple[BlobRecord, bool]:
         """A live record for the bytes, and whether this call made it live with these very bytes."""
         ours = BlobRecord(
-            state=BlobState.LIVE, size=size, data=data, nonce=self._ids.token(), created=self._clock.now()
+            state=BlobState.LIVE,
+            size=size,
+            data=data,
+            nonce=self._ids.token(),
+            created=self._clock.now(),
+            segment=segment,
         )
         while True:
             try:
@@ -198,14 +228,16 @@ class Blobs:
             except NotFound:
                 continue
             record = decode(held.body, BlobRecord, key)
-            if record.state is BlobState.LIVE:
+            # Checkpoints that were just written are those that the record speaks of, whoever made it.
+            noted = segment or record.segment
+            if record.state is BlobState.LIVE and record.segment == noted:
                 return record, False
             if record.state is BlobState.GONE:
                 # Rare, and the session may be a day old: these bytes must still be there before a record names them.
                 await self._store.head(data)
                 revived = ours
             else:
-                revived = msgspec.structs.replace(record, state=BlobState.LIVE, nonce=self._ids.token())
+                revived = msgspec.structs.replace(record, state=BlobState.LIVE, nonce=self._ids.token(), segment=noted)
             try:
                 await self._store.put(key, encode(revived), condition=IfMatch(held.info.etag))
             except PreconditionFailed:

@@ -18,6 +18,11 @@ def record(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
+def checkpoints(digest: Digest) -> str:
+    """The SHA-256 checkpoints of a blob, as `bucketry.hashing.Checkpoints.encode` gives them."""
+    return f"checkpoints/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
 def data(token: str) -> str:
     """The bytes of a blob, under a random ``token`` of hex digits that one attempt made for itself."""
     return f"{BULK_PREFIX}{token[:2]}/{token}"

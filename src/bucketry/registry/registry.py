@@ -13,9 +13,11 @@ from bucketry.registry.blobs import Blobs
 from bucketry.registry.ended import EndedSessions
 from bucketry.registry.listing import Listing
 from bucketry.registry.manifests import Manifests
+from bucketry.registry.noting import Hashes
+from bucketry.registry.parallel import Parallel
 from bucketry.registry.records import FormatFile, decode, encode
 from bucketry.registry.referrers import Referrers
-from bucketry.registry.sessions import Sessions
+from bucketry.registry.sessions import PARALLEL, STREAM, Kind, Sessions
 from bucketry.registry.settings import Clock, Ids, RandomIds, RegistrySettings, SystemClock
 from bucketry.registry.sweep import Sweeper
 from bucketry.registry.uploads import Uploads
@@ -33,7 +35,7 @@ class NewerFormat(StoreError):
 
 
 class Registry:
-    """The verbs of the spec, by noun: ``blobs``, ``uploads``, ``manifests``, ``referrers``, ``listing``.
+    """The verbs of the spec, by noun: ``blobs``, ``uploads``, ``parallel``, ``manifests``, ``referrers``, ``listing``.
 
     Made by `Registry.open`. ``start`` runs what a registry does by itself (sweeping); ``close`` ends it.
     The store is the caller's to start and to close.
@@ -57,17 +59,23 @@ class Registry:
         self.listing = Listing(store, settings=settings)
         self.sweeper = Sweeper(store, self.blobs, clock=clock, settings=settings)
         self.ended = EndedSessions(store)
-        sessions = Sessions(
-            store, clock=clock, ids=ids, secret=format_file.registry.encode(), expiry=settings.upload_expiry
-        )
-        self.uploads = Uploads(
+        hashes = Hashes(segment=settings.segment, native=native_hash)
+
+        def sessions(kind: Kind) -> Sessions:
+            secret = format_file.registry.encode()
+            return Sessions(store, clock=clock, ids=ids, secret=secret, expiry=settings.upload_expiry, kind=kind)
+
+        self.uploads = Uploads(store, self.blobs, sessions(STREAM), self.ended, hashes, ids=ids, settings=settings)
+        self.parallel = Parallel(
             store,
             self.blobs,
-            sessions,
+            sessions(PARALLEL),
             self.ended,
+            self.uploads.budget,
+            hashes,
+            clock=clock,
             ids=ids,
             settings=settings,
-            native_hash=native_hash,
         )
         self._chores: list[asyncio.Task[None]] = []
 
@@ -107,6 +115,7 @@ class Registry:
             with contextlib.suppress(asyncio.CancelledError):
                 await chore
         self._chores = []
+        await self.parallel.close()
         await self._flush()
 
     async def _flush(self) -> None:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
@@ -21,7 +23,17 @@ from bucketry.oci.errors import UploadInvalid, UploadUnknown
 from bucketry.registry import layout
 from bucketry.registry.records import decode
 from bucketry.registry.settings import Clock, Ids
-from bucketry.store.contract import IF_ABSENT, Buffer, Corrupt, IfMatch, NotFound, Part, Store
+from bucketry.store.contract import (
+    IF_ABSENT,
+    Buffer,
+    Corrupt,
+    IfMatch,
+    InvalidPart,
+    NotFound,
+    Part,
+    Store,
+    UploadNotFound,
+)
 
 _MAC_DIGITS = 32
 _ID = re.compile(
@@ -33,6 +45,24 @@ _MOST = 6 * 1024**3
 """Bytes: more than the largest tail, one part."""
 UNDECLARED = "any"
 """In place of an algorithm where the client did not say which digest it will commit: sha256 is the guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a session is for. It enters the MAC of its id: requests of one kind know no session of the other."""
+
+    name: str
+    begun_by: str
+    """The request that begins one, for messages."""
+
+    def unknown(self, why: str) -> UploadUnknown:
+        return UploadUnknown(f"{why}. Start again with {self.begun_by}")
+
+
+STREAM = Kind("", "POST …/blobs/uploads/")
+"""The spec's uploads: one chunk after the other."""
+PARALLEL = Kind("parallel", "POST …/_bucketry/uploads")
+"""Parts in any order and at the same time (RFC 3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +82,22 @@ class State(Enum):
     COMMITTING = "committing"
     """Claimed by a commit: no chunk is taken any more, and the same commit may be tried again."""
     CANCELLED = "cancelled"
+    DONE = "done"
+    """Parallel only: its blob is published."""
+    FAILED = "failed"
+    """Parallel only: its bytes were other ones, and are deleted; ``verification`` says why."""
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a parallel session that is claimed: who reads its bytes back, and what came of it."""
+
+    worker: str | None = None
+    """A token of the process that is at it; None where it gave the claim back, or is done."""
+    verified: int = 0
+    """Bytes that were read back so far and held."""
+    error: str | None = None
+    segments: tuple[int, ...] = ()
+    """Numbers, from 0, of segments that did not hold."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +112,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """What ``hash`` is a state of."""
     hash: bytes | None = None
     """State of the hash over all ``size`` bytes; None where it cannot be carried on: then a commit reads back."""
+    segment: int = 0
+    """Bytes between two of ``states``."""
+    states: bytes | None = None
+    """SHA-256 checkpoints noted so far; None where none are."""
     data: str | None = None
     """The bulk key: of a whole object where ``sealed``, of a multipart upload where ``upload`` is set."""
     sealed: bool = False
@@ -79,7 +129,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """A chunk is on its way under numbers below ``next_number``, or died on it."""
     tail: int = 0
     digest: str | None = None
-    """What a commit claimed the session for."""
+    """What a commit claimed the session for; of a parallel session also what its client announced."""
+    expected: int | None = None
+    """Parallel only: the size of the whole blob, where its client announced it."""
+    verification: Verification | None = None
+    """Parallel only: set once the session is claimed. Its ``tail`` then is the client's list of checkpoints."""
 
     def unreserved_number(self) -> int:
         """The first part number that nobody can have used.
@@ -102,12 +156,17 @@ class Held:
 
 
 class Sessions:
-    def __init__(self, store: Store, *, clock: Clock, ids: Ids, secret: bytes, expiry: float) -> None:
+    """Those of one kind."""
+
+    def __init__(
+        self, store: Store, *, clock: Clock, ids: Ids, secret: bytes, expiry: float, kind: Kind = STREAM
+    ) -> None:
         self._store = store
         self._clock = clock
         self._ids = ids
         self._secret = secret
         self._expiry = expiry
+        self._kind = kind
 
     def begin(self, repository: str, principal: str, algorithm: str | None) -> str:
         """A new session's id. Nothing is written."""
@@ -119,13 +178,13 @@ class Sessions:
         """Raises `UploadUnknown` for an id that this registry did not give to this principal for this repository."""
         found = _ID.fullmatch(session_id)
         if found is None:
-            raise _unknown("that is no id of an upload session")
+            raise self._kind.unknown("that is no id of an upload session")
         unique, created, algorithm = found["uuid"], found["created"], found["algorithm"]
         if not hmac.compare_digest(found["mac"], self._mac(unique, created, algorithm, repository, principal)):
-            raise _unknown("no such upload session in this repository")
+            raise self._kind.unknown("no such upload session in this repository")
         ticket = Ticket(session_id, layout.upload(unique), repository, int(created, 16), algorithm)
         if self._clock.now() > ticket.created + self._expiry:
-            raise _unknown(f"the upload session has expired: it lasted {self._expiry / 3600:g} hours")
+            raise self._kind.unknown(f"the upload session has expired: it lasted {self._expiry / 3600:g} hours")
         return ticket
 
     async def load(self, ticket: Ticket) -> Held | None:
@@ -144,7 +203,9 @@ class Sessions:
         return Held(saved, memoryview(tail), await self._store.put(key, body, condition=condition))
 
     def _mac(self, unique: str, created: str, algorithm: str, repository: str, principal: str) -> str:
-        text = "\0".join((unique, created, algorithm, repository, principal)).encode()
+        # No kind's name is a UUID, so no two kinds ever have the same text.
+        kind = (self._kind.name,) if self._kind.name else ()
+        text = "\0".join((*kind, unique, created, algorithm, repository, principal)).encode()
         return hmac.new(self._secret, text, hashlib.sha256).hexdigest()[:_MAC_DIGITS]
 
 
@@ -161,7 +222,7 @@ def parse(key: str, body: bytes, etag: str) -> Held:
 def check_not_cancelled(session: Session) -> None:
     """Raises `UploadUnknown`."""
     if session.state is State.CANCELLED:
-        raise _unknown("the upload was cancelled")
+        raise STREAM.unknown("the upload was cancelled")
 
 
 def check_open(session: Session) -> None:
@@ -173,8 +234,13 @@ def check_open(session: Session) -> None:
 
 def ended() -> UploadUnknown:
     """The error of a session that was there and is no more."""
-    return _unknown("the upload has ended")
+    return STREAM.unknown("the upload has ended")
 
 
-def _unknown(why: str) -> UploadUnknown:
-    return UploadUnknown(f"{why}. Start again with POST …/blobs/uploads/")
+@contextmanager
+def translated(kind: Kind = STREAM) -> Iterator[None]:
+    """A session whose bytes the store no longer has is no session: the sweeper or another request ended it."""
+    try:
+        yield
+    except (UploadNotFound, InvalidPart, NotFound) as error:
+        raise kind.unknown(f"the upload has ended, or another request took it over ({error})") from error

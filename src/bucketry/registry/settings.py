@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Protocol
 
+from bucketry.hashing import SEGMENT
 from bucketry.oci.manifest import MAX_MANIFEST
 
 MIB = 1024 * 1024
@@ -71,3 +72,13 @@ class RegistrySettings:
     """Mount a blob of any repository when the client does not say of which."""
     max_page: int = 1000
     """The most tags, repositories or referrers one answer lists."""
+    segment: int = SEGMENT
+    """Between two SHA-256 checkpoints of what is uploaded from now on: a multiple of 64."""
+    verify_readers: int = 8
+    """Segments of one blob that are read back at once."""
+    verify_at_once: int = 2
+    """Blobs that this process reads back at once; others wait their turn."""
+    verify_beat: float = 5.0
+    """Between two signs of life of whoever reads a blob back."""
+    verify_takeover: float = 15.0
+    """Another replica takes a verification over that it has seen no sign of life of for so long."""

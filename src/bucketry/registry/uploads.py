@@ -16,20 +16,21 @@ had not declared, or a replica has no libcrypto. Then the bytes are hashed from 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import msgspec
 
-from bucketry import hashing
+from bucketry.hashing import Hasher
 from bucketry.oci import Digest
-from bucketry.oci.errors import BlobUnknown, DigestMismatch, RangeInvalid, UploadInvalid, UploadUnknown
-from bucketry.registry import layout
+from bucketry.oci.errors import BlobUnknown, RangeInvalid, UploadInvalid, UploadUnknown
+from bucketry.registry import layout, noting
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.budget import MemoryBudget, Reservation
 from bucketry.registry.chunks import Chunk, Progress, check_digest, check_length, check_start
+from bucketry.registry.commits import Commits
 from bucketry.registry.ended import EndedSessions
+from bucketry.registry.noting import Hashes
 from bucketry.registry.parts import PartStream, too_many_parts
 from bucketry.registry.sessions import (
     UNDECLARED,
@@ -41,17 +42,10 @@ from bucketry.registry.sessions import (
     check_not_cancelled,
     check_open,
     ended,
+    translated,
 )
 from bucketry.registry.settings import Ids, RegistrySettings
-from bucketry.store.contract import (
-    MAX_PARTS,
-    Buffer,
-    InvalidPart,
-    NotFound,
-    PreconditionFailed,
-    Store,
-    UploadNotFound,
-)
+from bucketry.store.contract import MAX_PARTS, Buffer, PreconditionFailed, Store
 
 RESERVED_NUMBERS = 64
 """Part numbers that a chunk of unknown length reserves at a time."""
@@ -67,10 +61,10 @@ class Uploads:
         blobs: Blobs,
         sessions: Sessions,
         ended: EndedSessions,
+        hashes: Hashes,
         *,
         ids: Ids,
         settings: RegistrySettings,
-        native_hash: bool = True,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -78,7 +72,8 @@ class Uploads:
         self._ended = ended
         self._ids = ids
         self._settings = settings
-        self._native = native_hash
+        self._hashes = hashes
+        self._commits = Commits(store, blobs, ended, hashes)
         self.budget = MemoryBudget(settings.memory)
 
     def begin(self, repository: str, principal: str, algorithm: str | None = None) -> Progress:
@@ -131,12 +126,12 @@ class Uploads:
                 session = self._session(ticket, held, continued=continued)
                 check_open(session)
                 check_start(chunk, session.size)
-                with _translated():
+                with translated():
                     stream, keeper = await self._continue(ticket, held, session, chunk, reservation)
         else:
             session = self._new_session(ticket)
             stream, keeper = await self._continue(ticket, None, session, chunk, None)
-        with _translated():
+        with translated():
             try:
                 interrupted = await stream.feed(chunk.body, length=chunk.length)
                 if interrupted is None:
@@ -164,8 +159,8 @@ class Uploads:
 
     async def push(self, repository: str, digest: Digest, chunk: Chunk) -> Blob:
         """A whole blob in one request (a single POST, or a PUT to a session that has had no chunk)."""
-        stream = self._stream(hashing.new(digest.algorithm, native=self._native))
-        with _translated():
+        stream = self._stream(self._hashes.new(digest.algorithm))
+        with translated():
             try:
                 interrupted = await stream.feed(chunk.body, length=chunk.length)
                 if interrupted is not None:
@@ -186,7 +181,8 @@ class Uploads:
                 raise
             size = stream.size
             stream.release()
-            return await self._blobs.publish(repository, digest, size, stream.key, exclusive=True)
+            noted = noting.checkpoints(stream.hasher)
+            return await self._blobs.publish(repository, digest, size, stream.key, exclusive=True, checkpoints=noted)
 
     async def commit(
         self,
@@ -215,8 +211,8 @@ class Uploads:
             claimed = found
         if isinstance(claimed, Blob):
             return claimed
-        with _translated():
-            return await self._finish(ticket, claimed, digest)
+        with translated():
+            return await self._commits.claimed(ticket, claimed, digest)
 
     async def _taken(self, ticket: Ticket, digest: Digest) -> Blob | Session | None:
         """What another request made of the session, where that was the same commit: claimed, or ended and removed.
@@ -233,7 +229,7 @@ class Uploads:
         return session if session.state is State.COMMITTING and session.digest == str(digest) else None
 
     async def _take(self, ticket: Ticket, digest: Digest, chunk: Chunk | None, *, continued: bool) -> Blob | Session:
-        """The blob, where that is all; else the session, claimed with all its parts, which `_finish` completes."""
+        """The blob, where that is all; else the session, claimed with all its parts, which `Commits` completes."""
         if chunk is not None and not continued and not chunk.start and await self._sessions.load(ticket) is None:
             blob = await self.push(ticket.repository, digest, chunk)
             self._ended.add(ticket.session_id, digest, None)
@@ -247,17 +243,16 @@ class Uploads:
             if chunk is not None:
                 check_start(chunk, session.size)
             elif session.sealed and session.data is not None:
-                with _translated():
-                    await self._verify(session, session.data, digest)
-                    return await self._publish(ticket, session, session.data, digest)
-            with _translated():
+                with translated():
+                    return await self._commits.sealed(ticket, session, digest)
+            with translated():
                 stream, keeper = await self._continue(ticket, held, session, chunk, reservation)
-        with _translated():
+        with translated():
             try:
                 if chunk is not None:
                     await self._feed_last(ticket, keeper, session, stream, chunk)
                 if stream.upload is None:
-                    return await self._commit_buffered(ticket, stream, digest)
+                    return await self._commits.buffered(ticket, stream, digest)
                 claimed = await self._claim(ticket, keeper, session, stream, digest)
             except BaseException:
                 await stream.discard()
@@ -277,20 +272,6 @@ class Uploads:
             await self._save(ticket, keeper, session, stream, streamed=False)
         raise interrupted
 
-    async def _commit_buffered(self, ticket: Ticket, stream: PartStream, digest: Digest) -> Blob:
-        """All of the blob is at hand, so it is one object, and whatever algorithm was asked for can be computed."""
-        await stream.settle()
-        found = stream.hasher.hexdigest()
-        if stream.hasher.algorithm != digest.algorithm or stream.hasher.length != stream.size:
-            found = (await asyncio.to_thread(Digest.of, stream.rest(), digest.algorithm)).hex
-        check_digest(digest, found)
-        await self._store.put(stream.key, stream.rest())
-        size = stream.size
-        stream.release()
-        blob = await self._blobs.publish(ticket.repository, digest, size, stream.key, exclusive=True)
-        self._ended.add(ticket.session_id, digest, ticket.key)
-        return blob
-
     async def _claim(
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, digest: Digest
     ) -> Session:
@@ -298,51 +279,16 @@ class Uploads:
         if stream.rest():
             await stream.ship()
         await stream.settle()
-        state = _hash_state(stream)
-        if state is not None and stream.hasher.algorithm == digest.algorithm:
-            check_digest(digest, stream.hasher.hexdigest())
         claim = msgspec.structs.replace(
-            _with_parts(session, stream),
+            noting.kept(_with_parts(session, stream), stream.hasher, stream.size),
             state=State.COMMITTING,
             digest=str(digest),
             size=stream.size,
-            algorithm=stream.hasher.algorithm,
-            hash=state,
         )
+        if claim.hash is not None and claim.algorithm == digest.algorithm:
+            check_digest(digest, stream.hasher.hexdigest())
         with _handed_over(stream):
             return (await self._replace(ticket, keeper, claim, b"")).session
-
-    async def _finish(self, ticket: Ticket, session: Session, digest: Digest) -> Blob:
-        """Completes a claimed session: the first time, or again after a commit whose answer was lost."""
-        if session.digest != str(digest):
-            raise UploadInvalid(f"the session is being committed as {session.digest}, and cannot become {digest}")
-        assert session.data is not None
-        assert session.upload is not None
-        await self._store.complete_multipart(session.data, session.upload, session.stored_parts())
-        try:
-            await self._verify(session, session.data, digest)
-        except DigestMismatch:
-            # It was read back, so the session was claimed already: its bytes are of no use to anyone.
-            await self._store.delete_many([session.data, ticket.key])
-            self._ended.add(ticket.session_id, None, None)
-            raise
-        return await self._publish(ticket, session, session.data, digest)
-
-    async def _publish(self, ticket: Ticket, session: Session, data: str, digest: Digest) -> Blob:
-        blob = await self._blobs.publish(ticket.repository, digest, session.size, data, exclusive=False)
-        # Where the blob was there already, the session stays: it names bytes that only the sweeper may delete, as
-        # another request may be committing them by another digest.
-        self._ended.add(ticket.session_id, digest, ticket.key if blob.data == data else None)
-        return blob
-
-    async def _verify(self, session: Session, data: str, digest: Digest) -> None:
-        """Compares the digest with the session's hash, or, where that is of no help, with the stored bytes."""
-        hasher = self._restored(session) if session.algorithm == digest.algorithm else None
-        if hasher is None:
-            hasher = hashing.new(digest.algorithm, native=self._native)
-            async for piece in self._store.read(data):
-                await asyncio.to_thread(hasher.update, piece)
-        check_digest(digest, hasher.hexdigest())
 
     async def _save(
         self, ticket: Ticket, keeper: _Keeper, session: Session, stream: PartStream, *, streamed: bool
@@ -352,10 +298,8 @@ class Uploads:
             await stream.ship()  # A tail is written, read and written again.
         await stream.settle()
         kept = msgspec.structs.replace(
-            _with_parts(session, stream),
+            noting.kept(_with_parts(session, stream), stream.hasher, stream.size),
             size=stream.size,
-            algorithm=stream.hasher.algorithm,
-            hash=_hash_state(stream),
             # Before the first part left there is no upload whose numbers a commit of the old state could use.
             next_number=max(stream.next_number, session.unreserved_number()) if session.upload else stream.next_number,
         )
@@ -420,7 +364,7 @@ class Uploads:
         stream = PartStream(
             self._store,
             self.budget,
-            self._restored(session) or hashing.new(session.algorithm, native=self._native),
+            self._hashes.restored(session) or self._hashes.new(session.algorithm),
             key=session.data if session.upload and session.data else layout.data(self._ids.token()),
             part_size=part_size,
             parallel=self._settings.parallel_parts,
@@ -433,7 +377,7 @@ class Uploads:
         )
         return stream, keeper
 
-    def _stream(self, hasher: hashing.Hasher) -> PartStream:
+    def _stream(self, hasher: Hasher) -> PartStream:
         return PartStream(
             self._store,
             self.budget,
@@ -458,14 +402,6 @@ class Uploads:
             algorithm=DEFAULT_ALGORITHM if ticket.algorithm == UNDECLARED else ticket.algorithm,
         )
 
-    def _restored(self, session: Session) -> hashing.Hasher | None:
-        if session.hash is None:
-            return None
-        try:
-            return hashing.restore(session.algorithm, session.hash, native=self._native)
-        except hashing.NotResumable:
-            return None
-
     def _check(self, session_id: str, repository: str, principal: str) -> Ticket:
         ticket = self._sessions.check(session_id, repository, principal)
         self._check_not_ended(ticket)
@@ -485,11 +421,6 @@ class _Keeper:
     @property
     def etag(self) -> str | None:
         return None if self.held is None else self.held.etag
-
-
-def _hash_state(stream: PartStream) -> bytes | None:
-    """The state to store: only of a hash that has seen every byte from the first."""
-    return stream.hasher.state() if stream.hasher.length == stream.size else None
 
 
 def _with_parts(session: Session, stream: PartStream) -> Session:
@@ -519,14 +450,3 @@ def _handed_over(stream: PartStream) -> Iterator[None]:
     except (UploadInvalid, UploadUnknown):
         stream.made_upload = made
         raise
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """A session whose bytes the store no longer has is no session: the sweeper or another request ended it."""
-    try:
-        yield
-    except (UploadNotFound, InvalidPart, NotFound) as error:
-        raise UploadUnknown(
-            f"the upload has ended, or another request took it over ({error}). Start again with POST …/blobs/uploads/"
-        ) from error
