@@ -52,6 +52,7 @@ def main() -> int:
     checkpoints = _noted(blob)
     facts["forgery"] = _forgery(checkpoints, blob)
 
+    began, busy = time.monotonic(), _busy()
     threads = [1, 2, *([cores] if cores > 2 else [])]
     peer: list[float] = []
     noting: list[float] = []
@@ -62,9 +63,9 @@ def main() -> int:
         for count in threads:
             rates[count].append(_rate(size, partial(_verify, checkpoints, blob, count)))
     rows = _rows(peer, noting, rates, cores)
-    facts["after"] = f"load at the end {os.getloadavg()[0]:.2f}: what other processes take shows in the ratios"
+    facts["others"] = _others(time.monotonic() - began, busy, _busy())
     print(table(rows))
-    print(f"\n{facts['forgery']}\n{facts['after'].capitalize()}.", flush=True)
+    print(f"\n{facts['forgery']}\n{facts['others']}", flush=True)
     if arguments.json is not None:
         report = {"facts": facts, "rows": [row.as_dict() for row in rows]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -78,7 +79,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the blob, in memory (default: 1024)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON too")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.size < 1 or arguments.rounds < 1:
+        parser.error("--size and --rounds: at least 1")
+    return arguments
 
 
 def _rows(
@@ -145,6 +149,24 @@ def _rate(size: int, right: Callable[[], bool]) -> float:
     if not right():
         raise AssertionError("the bytes are right, and were said to be wrong")
     return size / MIB / (time.perf_counter() - began)
+
+
+def _busy() -> float | None:
+    """CPU seconds that other processes have taken of all cores since the machine started; None where not told."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    except OSError:
+        return None
+    user, nice, system, _idle, _waiting, *interrupts_and_stolen = map(int, fields[1:9])
+    ticks = user + nice + system + sum(interrupts_and_stolen)
+    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
+
+
+def _others(seconds: float, before: float | None, after: float | None) -> str:
+    if before is None or after is None:
+        return "What other processes took meanwhile is not known here."
+    share = max(0.0, 100 * (after - before) / (seconds * (os.cpu_count() or 1)))
+    return f"Meanwhile other processes took {share:.0f}% of the machine: above a few, the ratios say little."
 
 
 def _cores() -> int:
