@@ -18,10 +18,12 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bucketry.oci.errors import OCIError
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
+from bucketry.server.call import Call
 from bucketry.server.config import Config
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
-from bucketry.server.handlers import Call, Handlers
+from bucketry.server.handlers import Handlers
 from bucketry.server.lifetime import Lifetime
+from bucketry.server.log import AccessLog
 from bucketry.server.metrics import Metrics
 from bucketry.server.routes import Route, Target, resolve
 from bucketry.store.contract import StoreError, Unavailable
@@ -29,7 +31,7 @@ from bucketry.store.contract import StoreError, Unavailable
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_UPLOADS = (Route.UPLOADS, Route.UPLOAD)
+_UPLOADS = (Route.UPLOADS, Route.UPLOAD, Route.PARALLEL_PART)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """Labels of metrics: clients may make up any number of others."""
 
@@ -54,6 +56,7 @@ class App:
         self._lifetime = lifetime
         self._metrics = metrics
         self._drain = lifetime.drain
+        self._access = AccessLog(config.log)
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +110,7 @@ class App:
                 received=body.received,
                 sent=answer.sent,
             )
-            if self._config.log.access:
+            if self._access.on:
                 line: dict[str, Any] = {
                     "method": scope["method"],
                     "path": scope["path"],
@@ -121,7 +124,7 @@ class App:
                 }
                 if failure is not None:
                     line["error"] = failure
-                _log.info("request", **line)
+                self._access.write(line)
 
     async def _route(self, request: Request, body: RequestBody, client: str | None, answer: _Answer) -> Response:
         path, method = request.scope["path"], request.scope["method"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 from bucketry.oci import Digest, parse_reference, parse_repository, parse_tag
@@ -23,11 +21,12 @@ from bucketry.oci.errors import (
 )
 from bucketry.oci.media_types import OCI_INDEX
 from bucketry.registry import Chunk, MemoryBudget, Progress, Registry
-from bucketry.server.body import RequestBody
+from bucketry.server.call import Call, Handler
 from bucketry.server.delivery import IMMUTABLE, Delivery
 from bucketry.server.errors import oci_error_response
+from bucketry.server.extension import ExtensionHandlers
 from bucketry.server.ranges import parse_content_range
-from bucketry.server.routes import Route, Target
+from bucketry.server.routes import Route
 
 CHUNK_MIN = 64 * 1024
 """Bytes that a client is asked to put into a chunk at the least; smaller ones are taken all the same."""
@@ -41,41 +40,6 @@ SMALL_MANIFEST = 64 * 1024
 _CONTINUED = ".more"
 """Ends the session id of a Location that a client gets after its first chunk: then the store has the session."""
 
-Handler = Callable[["Call"], Awaitable[Response]]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request, with its target and its body."""
-
-    request: Request
-    target: Target
-    body: RequestBody
-    client: str | None
-    principal: str
-
-    @property
-    def repository(self) -> str:
-        return self.target.repository
-
-    def digest(self) -> Digest:
-        return Digest.parse(self.target.reference)
-
-    def query(self, name: str) -> str | None:
-        return self.request.query_params.get(name)
-
-    def header(self, name: str) -> str | None:
-        return self.request.headers.get(name)
-
-    def content_length(self) -> int | None:
-        """None for a chunked body. Raises `SizeInvalid`."""
-        text = self.header("content-length")
-        if text is None:
-            return None if self.header("transfer-encoding") else 0
-        if not (text.isascii() and text.isdigit()):
-            raise SizeInvalid(f"the Content-Length {text[:40]!r} is no number of bytes")
-        return int(text)
-
 
 class Handlers:
     """One method an endpoint; ``table`` says which for a route and a method."""
@@ -87,11 +51,15 @@ class Handlers:
         *,
         public_url: str | None,
         catalog: bool,
+        presign_expires: float,
     ) -> None:
         self._registry = registry
         self._delivery = delivery
         self._public_url = (public_url or "").rstrip("/")
         self._manifest_memory = MemoryBudget(MANIFESTS_AT_ONCE * registry.settings.max_manifest)
+        extension = ExtensionHandlers(
+            registry, self._manifest_memory, public_url=self._public_url, presign_expires=presign_expires
+        )
         self.table: Mapping[Route, Mapping[str, Handler]] = {
             Route.BASE: {"GET": self.base, "HEAD": self.base},
             Route.CATALOG: {"GET": self.catalog} if catalog else {},
@@ -111,6 +79,7 @@ class Handlers:
                 "DELETE": self.cancel_upload,
             },
             Route.REFERRERS: {"GET": self.referrers},
+            **extension.table,
         }
 
     async def base(self, call: Call) -> Response:

@@ -81,6 +81,7 @@ class Lifetime:
             Delivery(registry, config.delivery),
             public_url=config.server.public_url,
             catalog=config.catalog.enabled,
+            presign_expires=config.delivery.presign_expires,
         )
         loop = asyncio.get_running_loop()
         # The server takes SIGINT as its signal to stop accepting and to wait for what is running.

@@ -1,4 +1,7 @@
-"""The paths of the distribution spec ("Endpoints"), told apart from the right: a name may have any number of parts."""
+"""The paths of the distribution spec ("Endpoints") and of bucketry's extension, told apart from the right.
+
+A repository's name may have any number of parts; none of them begins with ``_``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from enum import Enum
 
 from bucketry.oci import parse_repository
 from bucketry.oci.errors import RouteUnknown
+from bucketry.transfer import wire
 
 
 class Route(Enum):
@@ -20,20 +24,30 @@ class Route(Enum):
     UPLOADS = "uploads"
     UPLOAD = "upload"
     REFERRERS = "referrers"
+    EXTENSIONS = "extensions"
+    PARALLEL = "parallel"
+    PARALLEL_UPLOAD = "parallel_upload"
+    PARALLEL_URLS = "parallel_urls"
+    PARALLEL_PART = "parallel_part"
+    PARALLEL_COMPLETE = "parallel_complete"
+    CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path names. ``reference`` is a tag, a digest or a session id, not checked yet."""
+    """What a path names. ``reference`` is a tag, a digest or a session id, not checked yet. ``part`` is a number."""
 
     route: Route
     repository: str = ""
     reference: str = ""
+    part: int = 0
 
 
 _BASE = Target(Route.BASE)
 _CATALOG = Target(Route.CATALOG)
+_EXTENSIONS = Target(Route.EXTENSIONS)
 _NOUNS = {"manifests": Route.MANIFEST, "blobs": Route.BLOB, "referrers": Route.REFERRERS}
+_VERBS = {"urls": Route.PARALLEL_URLS, "complete": Route.PARALLEL_COMPLETE}
 
 
 def resolve(path: str) -> Target:
@@ -43,6 +57,10 @@ def resolve(path: str) -> Target:
         return _BASE
     if rest == "_catalog":
         return _CATALOG
+    if rest == wire.DISCOVER:
+        return _EXTENSIONS
+    if f"/{wire.NAME}/" in rest:
+        return _extension(rest)
     parts = rest.split("/")
     match parts:
         case [*name, "tags", "list"] if name:
@@ -53,4 +71,24 @@ def resolve(path: str) -> Target:
             return Target(Route.UPLOAD, parse_repository("/".join(name)), session)
         case [*name, ("manifests" | "blobs" | "referrers") as noun, reference] if name:
             return Target(_NOUNS[noun], parse_repository("/".join(name)), reference)
-    raise RouteUnknown("there is no such path in the distribution spec, nor in any extension this registry offers")
+    raise _unknown()
+
+
+def _extension(rest: str) -> Target:
+    name, _, path = rest.partition(f"/{wire.NAME}/")
+    match path.split("/"):
+        case ["uploads"] | ["uploads", ""]:
+            return Target(Route.PARALLEL, parse_repository(name))
+        case ["uploads", session]:
+            return Target(Route.PARALLEL_UPLOAD, parse_repository(name), session)
+        case ["uploads", session, ("urls" | "complete") as verb]:
+            return Target(_VERBS[verb], parse_repository(name), session)
+        case ["uploads", session, "parts", number] if number.isascii() and number.isdigit() and len(number) < 9:
+            return Target(Route.PARALLEL_PART, parse_repository(name), session, int(number))
+        case ["checkpoints", digest]:
+            return Target(Route.CHECKPOINTS, parse_repository(name), digest)
+    raise _unknown()
+
+
+def _unknown() -> RouteUnknown:
+    return RouteUnknown("there is no such path in the distribution spec, nor in any extension this registry offers")

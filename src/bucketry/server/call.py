@@ -1,0 +1,51 @@
+"""A request on its way to its handler."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from bucketry.oci import Digest
+from bucketry.oci.errors import SizeInvalid
+from bucketry.server.body import RequestBody
+from bucketry.server.routes import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request, with its target and its body."""
+
+    request: Request
+    target: Target
+    body: RequestBody
+    client: str | None
+    principal: str
+
+    @property
+    def repository(self) -> str:
+        return self.target.repository
+
+    def digest(self) -> Digest:
+        return Digest.parse(self.target.reference)
+
+    def query(self, name: str) -> str | None:
+        return self.request.query_params.get(name)
+
+    def header(self, name: str) -> str | None:
+        return self.request.headers.get(name)
+
+    def content_length(self) -> int | None:
+        """None for a chunked body. Raises `SizeInvalid`."""
+        text = self.header("content-length")
+        if text is None:
+            return None if self.header("transfer-encoding") else 0
+        if not (text.isascii() and text.isdigit()):
+            raise SizeInvalid(f"the Content-Length {text[:40]!r} is no number of bytes")
+        return int(text)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
