@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ def configure(config: LogConfig) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    if config.format == "json" or (config.format == "auto" and not sys.stderr.isatty()):
+    if _is_json(config):
         processors += [structlog.processors.format_exc_info, _render]
     else:
         processors += [_brief, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
@@ -31,6 +32,30 @@ def configure(config: LogConfig) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _is_json(config: LogConfig) -> bool:
+    return config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
+
+
+class AccessLog:
+    """A line for each request. In JSON it is written without structlog, which takes longer than many an answer."""
+
+    def __init__(self, config: LogConfig) -> None:
+        self.on = config.access and _LEVELS[config.level] <= logging.INFO
+        """Whether any line is written."""
+        self._json = _is_json(config)
+        self._encode = msgspec.json.Encoder(enc_hook=repr).encode
+        self._log = structlog.get_logger("bucketry.access")
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Adds to what is known of the request what every line has, in place."""
+        if not self._json:
+            self._log.info("request", **line)
+            return
+        line["event"], line["level"], line["timestamp"] = "request", "info", datetime.now(timezone.utc)
+        sys.stderr.write(self._encode(line).decode() + "\n")
+        sys.stderr.flush()
 
 
 def _brief(logger: object, name: str, event: Any) -> Any:

@@ -6,7 +6,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -19,6 +19,10 @@ class Metrics:
     """It observes the store (`bucketry.store.observe.StoreObserver`); the app reports requests."""
 
     def __init__(self) -> None:
+        if MULTIPROCESS_DIR in os.environ:
+            # Else each count asks the system which process it is in. No worker is ever forked.
+            own = os.getpid()
+            values.ValueClass = values.MultiProcessValue(lambda: own)  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "bucketry_http_requests", "Requests answered.", ["method", "route", "status"], registry=registry
@@ -45,9 +49,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._store_bytes = Counter(
+        store_bytes = Counter(
             "bucketry_store_bytes", "Bytes of bodies to and from the store.", ["direction"], registry=registry
         )
+        self._store_sent, self._store_received = store_bytes.labels("sent"), store_bytes.labels("received")
         self.requests_in_flight = Gauge(
             "bucketry_http_requests_in_flight",
             "Requests being answered.",
@@ -95,9 +100,9 @@ class Metrics:
         requests.inc()
         times.observe(seconds)
         if sent:
-            self._store_bytes.labels("sent").inc(sent)
+            self._store_sent.inc(sent)
         if received:
-            self._store_bytes.labels("received").inc(received)
+            self._store_received.inc(received)
 
     def render(self) -> bytes:
         """The text form of Prometheus, of all workers."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from starlette.types import Message
 from structlog.testing import capture_logs
@@ -41,6 +42,8 @@ class Running:
     """An app with its lifespan, asked directly."""
 
     def __init__(self, config: Config) -> None:
+        # Lines for people go through structlog, where tests see them; `test_log` has those in JSON.
+        config = msgspec.structs.replace(config, log=msgspec.structs.replace(config.log, format="text"))
         self.metrics = Metrics()
         self.lifetime = Lifetime(config, 1, self.metrics)
         self.app = App(config, self.lifetime, self.metrics)

@@ -1,0 +1,68 @@
+"""The access log: as JSON it is written without structlog, and nobody sees the difference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import pytest
+import structlog
+
+from bucketry.server.config import LogConfig
+from bucketry.server.log import AccessLog, configure
+
+REQUEST: dict[str, Any] = {
+    "method": "GET",
+    "path": "/v2/é\x1b\n\ud800",
+    "status": 307,
+    "seconds": 0.000123,
+    "client": None,
+    "error": "it broke",
+}
+
+
+@pytest.fixture(autouse=True)
+def _forgets() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_json_line_is_as_structlog_writes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    config = LogConfig(format="json")
+    request = {**REQUEST, "path": "/v2/é\x1b\n"}
+    configure(config)
+    structlog.get_logger("other").info("request", **request)
+    AccessLog(config).write(dict(request))
+    theirs, ours = lines(capsys.readouterr().err)
+    assert list(theirs) == list(ours)
+    moments = [datetime.fromisoformat(line.pop("timestamp")) for line in (theirs, ours)]
+    assert theirs == ours
+    assert 0 <= (moments[1] - moments[0]).total_seconds() < 5
+    assert moments[1].utcoffset() == moments[0].utcoffset()
+
+
+@pytest.mark.parametrize(
+    ("config", "on"),
+    [
+        (LogConfig(), True),
+        (LogConfig(level="debug"), True),
+        (LogConfig(level="warning"), False),
+        (LogConfig(access=False), False),
+    ],
+)
+def test_access_log_is_on_by_the_settings(config: LogConfig, on: bool) -> None:
+    assert AccessLog(config).on is on
+
+
+def test_line_for_people_is_short_and_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    config = LogConfig(format="text")
+    configure(config)
+    AccessLog(config).write(dict(REQUEST))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "GET /v2/\\xe9\\x1b\\n\\ud800 307 (0.1 ms)" in line
