@@ -1,0 +1,359 @@
+"""The client of the parallel extension (docs/rfcs/0003-parallel-extension.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import msgspec
+from yarl import URL
+
+from bucketry.hashing import MAX_ENCODED, Checkpoints
+from bucketry.oci import Descriptor, Digest
+from bucketry.transfer import wire
+from bucketry.transfer.contract import Buffer
+from bucketry.transfer.errors import ContentMismatch, PartLost, Refused, TransferError, Unreachable
+from bucketry.transfer.remote.address import resolve
+from bucketry.transfer.remote.answer import Answer, clean
+from bucketry.transfer.remote.auth import Purpose
+from bucketry.transfer.remote.endpoint import Endpoint
+
+BATCH: Final = 64
+"""URLs asked for at once: a part is on its way far longer than a request for this many takes."""
+
+MAX_PARTS: Final = 10_000
+MIN_SEGMENT: Final = 64 * 1024
+"""Bytes: shorter segments than this are not worth their list."""
+
+STANDSTILL: Final = 600.0
+"""Seconds of verification without a byte more: the registry is given up."""
+
+_HEADER: Final = 56
+_STATE: Final = 32
+_MAX_JSON: Final = 4 * 1024 * 1024
+_EXPIRY_MARGIN: Final = 30.0
+_SESSION: Final = re.compile(r"[A-Za-z0-9._~=-]{1,1024}")
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,4096}")
+_FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te"})
+_ENDED: Final = frozenset({404, 410})
+_EXPIRED: Final = frozenset({"ExpiredToken", "RequestExpired", "TokenRefreshRequired"})
+
+_T = TypeVar("_T")
+
+
+class Extension:
+    """What the registry ``endpoint`` offers for a repository beside the spec."""
+
+    def __init__(self, endpoint: Endpoint, repository: str, purpose: Purpose, reading: Purpose) -> None:
+        self._endpoint = endpoint
+        self._repository = repository
+        self._path = f"/v2/{repository}/{wire.NAME}"
+        self._purpose = purpose
+        self._reading = reading
+        self._offered: bool | None = None
+        self._asking = asyncio.Lock()
+
+    async def offered(self, *, reading: bool = False) -> bool:
+        """Whether there is one: asked once. What does not say so has none. ``reading``: nothing will be written."""
+        async with self._asking:
+            if self._offered is None:
+                self._offered = await self._discover(self._reading if reading else self._purpose)
+        return self._offered
+
+    async def begin(self, *, digest: Digest | None, size: int | None, part_size: int | None) -> ExtensionUpload | None:
+        doing = f"beginning an upload to {self._repository}"
+        wanted = wire.Begin(digest=None if digest is None else str(digest), size=size, part_size=part_size)
+        async with await self._post(f"{self._path}/uploads", wanted) as answer:
+            if answer.status == 200:
+                await answer.discard()
+                return None
+            if answer.status != 201:
+                raise await self._endpoint.failure(answer, doing)
+            opened = await self._decoded(answer, wire.Opened, doing)
+        if opened.part_size < 1 or opened.max_parts < 1 or _SESSION.fullmatch(opened.session) is None:
+            raise Refused(f"{self._endpoint.host}: {doing}: a session that cannot be")
+        return self._upload(opened.session, opened.part_size, opened.max_parts, size)
+
+    async def resume(self, session: str) -> ExtensionUpload | None:
+        if _SESSION.fullmatch(session) is None:
+            return None
+        doing = f"going on with an upload to {self._repository}"
+        async with await self._endpoint.request("GET", f"{self._path}/uploads/{session}", self._purpose) as answer:
+            if answer.status in _ENDED:
+                return None
+            if answer.status != 200:
+                raise await self._endpoint.failure(answer, doing)
+            status = await self._decoded(answer, wire.Status, doing)
+        if status.state not in ("open", "verifying") or status.part_size < 1:
+            return None
+        return self._upload(session, status.part_size, MAX_PARTS, status.size)
+
+    async def checkpoints(self, blob: Descriptor) -> Checkpoints | None:
+        """Those of a blob; None where there are none that are of use, whatever the reason is."""
+        digest = blob.parsed
+        if digest.algorithm != "sha256":
+            return None
+        limit = min(MAX_ENCODED, _HEADER + _STATE * -(-blob.size // MIN_SEGMENT))
+        try:
+            if not await self.offered(reading=True):
+                return None
+            target = f"{self._path}/checkpoints/{blob.digest}"
+            headers = {"Accept": wire.CHECKPOINTS_TYPE}
+            async with await self._endpoint.request("GET", target, self._reading, headers=headers) as answer:
+                body = await answer.read(limit) if answer.status == 200 else None
+                if body is None:
+                    await answer.discard()
+                    return None
+        except TransferError:
+            # They make a pull faster. What is wrong with the registry is said by who reads the blob.
+            return None
+        try:
+            found = Checkpoints.parse(body)
+        except ValueError:
+            return None
+        fits = (found.digest, found.size) == (digest.hex, blob.size) and (
+            found.segment >= MIN_SEGMENT or found.count == 1
+        )
+        return found if fits else None
+
+    async def _discover(self, purpose: Purpose) -> bool:
+        try:
+            async with await self._endpoint.request("GET", f"/v2/{wire.DISCOVER}", purpose) as answer:
+                if answer.status != 200 or answer.foreign:
+                    await answer.discard()
+                    return False
+                found = await self._decoded(answer, wire.Extensions, "asking for extensions")
+        except TransferError:
+            return False
+        return any(extension.name == wire.NAME for extension in found.extensions)
+
+    def _upload(self, session: str, part_size: int, max_parts: int, size: int | None) -> ExtensionUpload:
+        return ExtensionUpload(
+            self._endpoint, f"{self._path}/uploads/{session}", self._purpose, session, part_size, max_parts, size
+        )
+
+    async def _post(self, path: str, body: msgspec.Struct) -> Answer:
+        return await post(self._endpoint, path, self._purpose, body)
+
+    async def _decoded(self, answer: Answer, kind: type[_T], doing: str) -> _T:
+        return await decoded(self._endpoint, answer, kind, doing)
+
+
+async def post(endpoint: Endpoint, path: str, purpose: Purpose, body: msgspec.Struct) -> Answer:
+    headers = {"Content-Type": wire.UPLOAD_TYPE, "Accept": wire.UPLOAD_TYPE}
+    return await endpoint.request("POST", path, purpose, headers=headers, body=msgspec.json.encode(body))
+
+
+async def decoded(endpoint: Endpoint, answer: Answer, kind: type[_T], doing: str) -> _T:
+    body = await answer.read(_MAX_JSON)
+    try:
+        return msgspec.json.decode(body or b"", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"{endpoint.host}: {doing}: an answer that is not understood ({clean(str(error))})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """Where a part goes. ``batch``: which answer it came with."""
+
+    url: URL = field(repr=False)
+    own: bool
+    headers: Mapping[str, str] = field(repr=False)
+    batch: int
+    until: float
+
+
+class ExtensionUpload:
+    """One session, as `PartUpload`. ``path``: of its address at the registry."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        purpose: Purpose,
+        session: str,
+        part_size: int,
+        max_parts: int,
+        size: int | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._path = path
+        self._purpose = purpose
+        self._session = session
+        self._part_size = part_size
+        self._max_parts = max_parts
+        # Beyond the last part nobody needs a URL.
+        self._last = max_parts if size is None else max(1, min(max_parts, -(-size // part_size)))
+        self._addresses: dict[int, _Address] = {}
+        self._under_way: set[int] = set()
+        self._batch = 0
+        self._fetching = asyncio.Lock()
+        self._doing = "sending a layer in parts"
+
+    @property
+    def session(self) -> str:
+        return self._session
+
+    @property
+    def part_size(self) -> int:
+        return self._part_size
+
+    @property
+    def max_parts(self) -> int:
+        return self._max_parts
+
+    async def sent(self) -> Mapping[int, int]:
+        async with await self._endpoint.request("GET", self._path, self._purpose) as answer:
+            if answer.status in _ENDED:
+                raise self._ended()
+            if answer.status != 200:
+                raise await self._endpoint.failure(answer, self._doing)
+            status = await decoded(self._endpoint, answer, wire.Status, self._doing)
+        return {part.number: part.size for part in status.parts}
+
+    async def put(self, number: int, body: Buffer) -> None:
+        """As `PartUpload.put`. Also raises `Refused` where the bucket takes no part, with new URLs neither."""
+        self._under_way.add(number)
+        try:
+            address = await self._address(number, lost=0)
+            if not await self._put(address, number, body, last=False):
+                address = await self._address(number, lost=address.batch)
+                await self._put(address, number, body, last=True)
+        finally:
+            self._under_way.discard(number)
+        self._addresses.pop(number, None)
+
+    async def complete(
+        self, digest: Digest, size: int, checkpoints: Checkpoints | None, *, verified: Callable[[int], None]
+    ) -> None:
+        session = self._endpoint.session
+        encoded = None if checkpoints is None else checkpoints.encode()
+        wanted = wire.Complete(digest=str(digest), size=size, checkpoints=encoded)
+        doing = f"verifying {digest}"
+        reached, since = -1, session.monotonic()
+        while True:
+            async with await post(self._endpoint, f"{self._path}/complete", self._purpose, wanted) as answer:
+                if answer.status in (200, 201):
+                    await answer.discard()
+                    verified(size)
+                    return
+                if answer.status != 202:
+                    raise await self._incomplete(answer, doing)
+                status = await decoded(self._endpoint, answer, wire.Status, doing)
+                wait = answer.retry_after()
+            if status.state == "failed":
+                raise ContentMismatch(f"{self._endpoint.host}: {doing}: {clean(status.error or 'it failed')}")
+            if (status.verified or 0) > reached:
+                reached, since = status.verified or 0, session.monotonic()
+                verified(min(reached, size))
+            elif session.monotonic() - since > STANDSTILL:
+                raise Unreachable(
+                    f"{self._endpoint.host}: {doing}: it stands still since {STANDSTILL / 60:.0f} minutes"
+                )
+            await session.sleep(1.0 if wait is None else max(0.1, wait))
+
+    async def cancel(self) -> None:
+        async with await self._endpoint.request("DELETE", self._path, self._purpose) as answer:
+            if answer.status not in (200, 202, 204, *_ENDED):
+                raise await self._endpoint.failure(answer, "giving up an upload")
+
+    async def _incomplete(self, answer: Answer, doing: str) -> TransferError:
+        trouble = await answer.trouble()
+        if answer.status in _ENDED:
+            return self._ended()
+        missing = trouble.detail.get("missing") if isinstance(trouble.detail, dict) else None
+        if isinstance(missing, list) and missing:
+            numbers = ", ".join(str(number) for number in missing[:10] if isinstance(number, int))
+            return Unreachable(
+                f"{self._endpoint.host}: {doing}: parts did not arrive ({numbers}): they must be sent again"
+            )
+        return self._endpoint.error(answer, doing, trouble)
+
+    async def _put(self, address: _Address, number: int, body: Buffer, *, last: bool) -> bool:
+        """False where the URL has expired and this is not the ``last`` try."""
+        doing = f"sending part {number}"
+        if address.own:
+            request = self._endpoint.request("PUT", address.url, self._purpose, headers=address.headers, body=body)
+        else:
+            request = self._endpoint.session.send("PUT", address.url, headers=address.headers, body=body)
+        async with await request as answer:
+            answer.foreign = not address.own
+            if answer.status in (200, 201, 204):
+                await answer.discard()
+                return True
+            trouble = await answer.trouble()
+            if answer.status in _ENDED:
+                raise self._ended()
+            expired = answer.foreign and (answer.status in (401, 403) or bool(_EXPIRED & set(trouble.codes)))
+            if expired and not last:
+                return False
+            if "RequestTimeout" in trouble.codes:
+                raise Unreachable(f"{self._endpoint.host}: {doing}: {self._endpoint.hide(trouble.text)}")
+            raise self._endpoint.error(answer, doing, trouble)
+
+    async def _address(self, number: int, *, lost: int) -> _Address:
+        """Where to put a part; not one of batch ``lost`` or before. Tasks that need one at once share a request."""
+        async with self._fetching:
+            address = self._addresses.get(number)
+            if address is None or address.batch <= lost or address.until <= self._endpoint.session.monotonic():
+                await self._fetch(number)
+                address = self._addresses.get(number)
+            if address is None:
+                raise Refused(f"{self._endpoint.host}: {self._doing}: it gives no address for part {number}")
+            return address
+
+    async def _fetch(self, number: int) -> None:
+        # With those under way: where one URL has expired, those of its neighbours have too.
+        following = range(number, min(number + BATCH, self._last + 1))
+        wanted = sorted({number, *list(self._under_way)[:BATCH], *following})
+        body = wire.UrlsWanted(parts=tuple(wanted))
+        async with await post(self._endpoint, f"{self._path}/urls", self._purpose, body) as answer:
+            if answer.status in _ENDED:
+                raise self._ended()
+            if answer.status != 200:
+                raise await self._endpoint.failure(answer, self._doing)
+            urls = await decoded(self._endpoint, answer, wire.Urls, self._doing)
+        self._batch += 1
+        until = float("inf")
+        if urls.expires is not None:
+            margin = min(_EXPIRY_MARGIN, urls.expires / 4)
+            until = self._endpoint.session.monotonic() + urls.expires - margin
+        headers = self._headers(urls.headers)
+        for key, text in urls.urls.items():
+            with suppress(ValueError):
+                if (part := int(key)) in wanted:
+                    url, own = self._resolved(text)
+                    self._addresses[part] = _Address(url, own, headers, self._batch, until)
+
+    def _resolved(self, text: str) -> tuple[URL, bool]:
+        """A part's address, and whether it is the registry's own. Raises `Refused`."""
+        try:
+            if text.startswith("/") and not text.startswith("//"):
+                return resolve(self._endpoint.origin, text), True
+            url = URL(text, encoded=True)
+            if not url.absolute or not url.scheme:
+                raise ValueError("it is neither a path nor an address in full")
+            return resolve(self._endpoint.origin, text), False
+        except ValueError as error:
+            raise Refused(f"{self._endpoint.host}: {self._doing}: an address that cannot be used: {error}") from None
+
+    def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
+        """What is to be sent along. Raises `Refused` for what would change how the request is read."""
+        for name, value in given.items():
+            if (
+                _HEADER_NAME.fullmatch(name) is None
+                or _HEADER_VALUE.fullmatch(value) is None
+                or name.lower() in _FRAMING
+            ):
+                raise Refused(
+                    f"{self._endpoint.host}: {self._doing}: a header that cannot be sent: {clean(ascii(name))}"
+                )
+        return dict(given)
+
+    def _ended(self) -> PartLost:
+        return PartLost(f"{self._endpoint.host}: the upload has ended or expired: begin it again")
