@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 from bench.client import REPOSITORY, pull, push
 from bench.ground import Ground, Rounds, shown
@@ -15,7 +16,10 @@ from bench.measure import CONNECTIONS, requests_a_second
 from bench.protocol import OCI_MANIFEST, Client, Way
 from bench.results import NO_TARGET, Row, Target
 from bench.services import Bucket, Registry
+from bucketry.oci import Digest
+from bucketry.registry import layout
 
+_STRAIGHT = "the S3 server itself"
 _REDIRECTED = 512 * KIB
 """Bytes of a blob that both redirect to the bucket."""
 _SAME = " (all ask for the same, so requests that wait at the same time may share one to the store)"
@@ -24,6 +28,10 @@ _FROM_MEMORY = (
     "memory what another replica may have deleted, where bucketry asks the store each time"
 )
 _NO_CACHE = "the peer with its defaults: both ask the store each time"
+_LIMIT = (
+    "what bounds the line of many: the S3 server asked by the same client for the very objects that bucketry reads, "
+    "one for each of its answers, with no registry between them. Behind bucketry it has the machine not to itself"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,8 @@ class _Asked:
     paths: Sequence[str]
     accept: str
     status: int
+    limit: tuple[Bucket, Sequence[str]] | None = None
+    """A bucket, and the key of it that bucketry reads for each of the paths."""
 
 
 def manifests(ground: Ground) -> Sequence[Row]:
@@ -51,7 +61,7 @@ def manifests(ground: Ground) -> Sequence[Row]:
             accept=OCI_MANIFEST,
             status=200,
         )
-        with _three(ground, where) as registries:
+        with _three(ground, where) as (registries, _):
             # The two peers are on the same storage.
             for registry in registries[1:]:
                 _put_manifests(registry.port, tags)
@@ -70,17 +80,20 @@ def redirects(ground: Ground) -> Sequence[Row]:
         accept="*/*",
         status=307,
     )
-    with _three(ground, "S3") as registries:
+    links = [layout.link(REPOSITORY, Digest.parse(layer.digest())) for layer in layers]
+    with _three(ground, "S3") as (registries, ours):
         for registry in registries[1:]:
             with Client(registry.port) as client:
                 for layer in layers:
                     client.push(REPOSITORY, layer, Way.PUT)
+        if isinstance(ours, Bucket):
+            asked = replace(asked, limit=(ours, links))
         return _rates(ground, registries, asked, Target(ratio=10))
 
 
 @contextmanager
-def _three(ground: Ground, where: str) -> Iterator[Sequence[Registry]]:
-    """The peer without and with its cache, on one storage, and bucketry."""
+def _three(ground: Ground, where: str) -> Iterator[tuple[Sequence[Registry], Bucket | Path]]:
+    """The peer without and with its cache, on one storage, and bucketry, and the storage of that."""
     with ExitStack() as stack:
         theirs: Bucket | Path
         ours: Bucket | Path
@@ -89,26 +102,30 @@ def _three(ground: Ground, where: str) -> Iterator[Sequence[Registry]]:
         else:
             theirs, ours = (stack.enter_context(ground.services.scratch("store")) for _ in range(2))
         peers = [stack.enter_context(ground.services.peer(theirs, cache=cache)) for cache in (False, True)]
-        yield *peers, stack.enter_context(ground.services.bucketry(ours))
+        yield (*peers, stack.enter_context(ground.services.bucketry(ours))), ours
 
 
 def _rates(ground: Ground, registries: Sequence[Registry], asked: _Asked, target: Target) -> list[Row]:
     rows = []
     for paths, title, same in ((asked.paths[:1], asked.one, _SAME), (asked.paths, asked.many, "")):
-        rates: Mapping[str, list[float]] = {registry.name: [] for registry in registries}
+        asks = [(registry.name, registry.port, paths, asked.status) for registry in registries]
+        if asked.limit is not None and paths is asked.paths:
+            bucket, keys = asked.limit
+            asks.append((_STRAIGHT, bucket.port, bucket.signed(keys), 200))
+        rates: Mapping[str, list[float]] = {name: [] for name, *_ in asks}
         with ground.services.scratch("wrk") as folder:
             for _ in range(ground.scale.rounds):
-                for registry in registries:
+                for name, port, targets, status in asks:
                     rate = requests_a_second(
-                        registry.port,
-                        paths,
+                        port,
+                        targets,
                         accept=asked.accept,
-                        status=asked.status,
+                        status=status,
                         seconds=ground.scale.seconds,
                         folder=folder,
                     )
-                    rates[registry.name].append(rate)
-                    ground.say(f"{asked.what}, {title}, from {registry.name}: {rate:,.0f}/s")
+                    rates[name].append(rate)
+                    ground.say(f"{asked.what}, {title}, from {name}: {rate:,.0f}/s")
         plain, cached, ours = (rates[registry.name] for registry in registries)
         for peer, against, note, judged in (
             (plain, "peer without cache", _NO_CACHE + same, target),
@@ -116,6 +133,11 @@ def _rates(ground: Ground, registries: Sequence[Registry], asked: _Asked, target
         ):
             name = f"{asked.what}, {title}, {CONNECTIONS} connections; {against}"
             rows.append(Row(name, "requests/s", peer, ours, judged, more_is_better=True, note=note))
+        if _STRAIGHT in rates:
+            name = f"{asked.what}, {title}, {CONNECTIONS} connections; limit"
+            limit = rates[_STRAIGHT]
+            share = {"share_of_the_limit": median(ours) / median(limit)}
+            rows.append(Row(name, "requests/s", [], limit, more_is_better=True, note=_LIMIT, details=share))
     return rows
 
 

@@ -39,6 +39,15 @@ class Bucket:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def signed(self, keys: Sequence[str]) -> list[str]:
+        """Paths, with their queries, by which anyone may GET the keys for an hour."""
+        client = _s3_client(self.port)
+        try:
+            urls = [client.generate_presigned_url("get_object", {"Bucket": self.name, "Key": key}) for key in keys]
+        finally:
+            client.close()
+        return [url.removeprefix(self.endpoint) for url in urls]
+
 
 @dataclass(frozen=True, slots=True)
 class Registry:
@@ -260,16 +269,23 @@ def _remove_sockets(ports: Sequence[int]) -> None:
             socket.unlink(missing_ok=True)
 
 
-def _takes_writes(port: int) -> bool:
-    """Makes the buckets, and says whether objects can be written: volumes come up last."""
-    client: Any = Session().create_client(
+def _s3_client(port: int) -> Any:
+    """Of botocore, which has no types."""
+    return Session().create_client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
         region_name=REGION,
         aws_access_key_id=ACCESS_KEY,
         aws_secret_access_key=SECRET_KEY,
-        config=Config(s3={"addressing_style": "path"}, request_checksum_calculation="when_required"),
+        config=Config(
+            s3={"addressing_style": "path"}, signature_version="s3v4", request_checksum_calculation="when_required"
+        ),
     )
+
+
+def _takes_writes(port: int) -> bool:
+    """Makes the buckets, and says whether objects can be written: volumes come up last."""
+    client = _s3_client(port)
     try:
         for bucket in BUCKETS:
             with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):

@@ -53,7 +53,9 @@ def test_bench_compares_and_leaves_nothing_behind(bench: list[str], tmp_path: Pa
     results = json.loads(with_results.read_text())
     with_results.unlink()
     rows = {row["name"]: row for row in results["rows"]}
-    assert all(min(row["peer"]) >= 0 and min(row["bucketry"]) >= 0 for row in rows.values())
+    limits = [row for name, row in rows.items() if name.endswith("; limit")]
+    assert [row["peer"] for row in limits] == [[]]
+    assert all(min(row["peer"] or [0]) >= 0 and min(row["bucketry"]) >= 0 for row in rows.values())
     for start, target in {
         "commit of": ">= 10x the peer",
         "CPU of the server, push to S3": "below the peer",
