@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import config, doctor, serve, version
+from bucketry.cli import config, doctor, login, serve, version
 from bucketry.cli.output import complain
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -53,16 +53,18 @@ def build() -> App:
     )
     app.command(serve.serve, help_epilogue=serve.EXAMPLES, sort_key=1)
     app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=2)
+    app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=3)
+    app.command(login.logout, help_epilogue=login.LOGOUT_EXAMPLES, sort_key=4)
     settings = App(
         name="config",
         help="Look at the configuration.",
         help_epilogue="",
         default_parameter=_NO_DEFAULTS,
-        sort_key=3,
+        sort_key=5,
     )
     settings.command(config.show, help_epilogue=config.EXAMPLES)
     app.command(settings)
-    app.command(version.version, help_epilogue="", sort_key=4)
+    app.command(version.version, help_epilogue="", sort_key=6)
     return app
 
 
@@ -93,6 +95,7 @@ def _explain(error: Exception) -> int:
     from bucketry.server.config import ConfigError
     from bucketry.store.contract import StoreError
     from bucketry.store.open import StoreNameInvalid
+    from bucketry.transfer.errors import TransferError
 
     if isinstance(error, CycloptsError):
         complain(f"{error} (bucketry --help)")
@@ -100,7 +103,7 @@ def _explain(error: Exception) -> int:
     if isinstance(error, ConfigError | StoreNameInvalid):
         complain(str(error))
         return USAGE
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | TransferError):
         complain(str(error) or type(error).__name__)
         return FAILED
     if isinstance(error, OSError):

@@ -21,7 +21,7 @@ from bucketry.transfer.remote.address import resolve, same_origin, shown
 from bucketry.transfer.remote.answer import LATER, Answer, Trouble
 from bucketry.transfer.remote.auth import Authorizer, Purpose
 from bucketry.transfer.remote.challenges import parse_challenges
-from bucketry.transfer.remote.credentials import Credentials, CredentialSource
+from bucketry.transfer.remote.credentials import CredentialSource
 from bucketry.transfer.remote.payload import Stream
 
 if TYPE_CHECKING:
@@ -118,15 +118,11 @@ class Endpoint:
         """``text`` without secrets that this registry was given: a stranger's words may repeat them."""
         return self._auth.hide(text)
 
-    async def check(self, credentials: Credentials) -> bool:
-        """Whether the registry asks for credentials, and takes these: those that it was made with.
-
-        Raises `NotAuthenticated` where it does not take them.
-        """
-        purpose = Purpose()
-        async with await self.request("GET", "/v2/", purpose) as answer:
+    async def check(self) -> bool:
+        """Whether the registry asks for credentials. Raises `NotAuthenticated` where it does not take them."""
+        async with await self.request("GET", "/v2/", Purpose()) as answer:
             if answer.status != 200:
-                raise await self.failure(answer, f"logging in as {credentials.username!a}")
+                raise await self.failure(answer, "logging in")
         return self._auth.challenged
 
     def _clock(self, answer: Answer, trouble: Trouble) -> str:
