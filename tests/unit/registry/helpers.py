@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from bucketry.hashing import Checkpoints, NotingHasher
+from bucketry.hashing import new as new_hash
 from bucketry.oci import Descriptor, Digest, parse_manifest
 from bucketry.oci.media_types import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from bucketry.registry import Blob, BodyInterrupted, Chunk, Registry, RegistrySettings, layout
@@ -63,7 +65,7 @@ class CountedIds:
 
 
 def small_settings(**changes: Any) -> RegistrySettings:
-    return RegistrySettings(**{"part_size": PART, "memory": 64 * PART, "parallel_parts": 4, **changes})
+    return RegistrySettings(**{"part_size": PART, "memory": 64 * PART, "parallel_parts": 4, "segment": PART, **changes})
 
 
 def memory_store(clock: FakeClock, **flags: Any) -> MemoryStore:
@@ -76,6 +78,15 @@ async def open_registry(
     return await Registry.open(
         store, clock=clock, ids=CountedIds(replica), settings=small_settings(**changes), native_hash=native_hash
     )
+
+
+def noted(data: bytes, segment: int = PART) -> Checkpoints:
+    """The checkpoints of a blob, noted in passing."""
+    hasher = NotingHasher(new_hash("sha256"), segment)
+    hasher.update(data)
+    found = hasher.checkpoints()
+    assert found is not None, "libcrypto is needed"
+    return found
 
 
 def blob_bytes(size: int, seed: int = 0) -> bytes:
@@ -222,6 +233,7 @@ class Truth:
     catalog: set[str] = field(default_factory=set)
     sessions: set[str] = field(default_factory=set)
     data: dict[str, bytes] = field(default_factory=dict)
+    checkpoints: dict[Digest, Checkpoints] = field(default_factory=dict)
     tag_bodies: dict[tuple[str, str], bytes] = field(default_factory=dict)
     multiparts: int = 0
     problems: list[str] = field(default_factory=list)
@@ -232,6 +244,12 @@ class Truth:
         """Bulk objects that no record names."""
         named = {record.data for record in self.records.values() if record.state is not BlobState.GONE}
         return sorted(set(self.data) - named)
+
+    @property
+    def stray(self) -> list[Digest]:
+        """What has checkpoints and no record."""
+        kept = {digest for digest, record in self.records.items() if record.state is not BlobState.GONE}
+        return sorted(set(self.checkpoints) - kept)
 
     @property
     def unlinked(self) -> list[Digest]:
@@ -264,6 +282,9 @@ def _note(found: Truth, key: str, held: StoredObject) -> None:
     elif first == "blobs":
         algorithm, _, digits = rest.split("/")
         found.records[Digest(algorithm, digits)] = decode(held.body, BlobRecord, key)
+    elif first == "checkpoints":
+        algorithm, _, digits = rest.split("/")
+        found.checkpoints[Digest(algorithm, digits)] = Checkpoints.parse(held.body)
     elif first == "catalog":
         found.catalog.add(layout.unescape_name(rest))
     elif first == "uploads":
@@ -300,6 +321,12 @@ def _judge(found: Truth) -> None:
             say(f"the record of {digest} names bytes that are not there")
         elif Digest.of(body, digest.algorithm) != digest or len(body) != record.size:
             say(f"the record of {digest} names other bytes: {Digest.of(body, digest.algorithm)}")
+        elif record.segment and digest not in found.checkpoints:
+            say(f"the record of {digest} speaks of checkpoints that are not there")
+        elif digest in found.checkpoints and found.checkpoints[digest].segment != record.segment:
+            say(f"the record of {digest} speaks of checkpoints every {record.segment} bytes")
+        elif digest in found.checkpoints and found.checkpoints[digest] != noted(body, record.segment):
+            say(f"the checkpoints of {digest} are wrong")
     for (repository, digest), link in found.links.items():
         body = found.data.get(link.data)
         if body is None:
