@@ -158,11 +158,11 @@ async def compress(
                 yield block
 
 
-async def decompress(pieces: AsyncIterator[bytes], *, most: int) -> AsyncIterator[bytes]:
+async def decompress(pieces: AsyncIterator[bytes], *, most: int, what: str = "the layer") -> AsyncIterator[bytes]:
     """What gzip, zstd, bzip2 or xz made of ``pieces``, in pieces of at most 1 MiB; what is not compressed as it is.
 
     Raises `SourceDamaged` where the bytes are cut short or damaged, or give more than ``most`` bytes. ``pieces`` is
-    ended in any case.
+    ended in any case. ``what`` is what messages call it.
     """
     given = 0
     async with closing(pieces):
@@ -172,12 +172,12 @@ async def decompress(pieces: AsyncIterator[bytes], *, most: int) -> AsyncIterato
             if len(head) >= 6:
                 break
         kind = is_compressed(head)
-        output = _whole(head, pieces) if kind is None else _inflated(kind, head, pieces)
+        output = _whole(head, pieces) if kind is None else _inflated(kind, head, pieces, what)
         async with closing(output):
             async for piece in output:
                 given += len(piece)
                 if given > most:
-                    raise SourceDamaged(f"the layer has more than {most:,} bytes when it is decompressed: refused")
+                    raise SourceDamaged(f"{what} has more than {most:,} bytes when it is decompressed: refused")
                 yield piece
 
 
@@ -340,8 +340,8 @@ async def _whole(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[byt
         yield piece
 
 
-async def _inflated(kind: str, head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    inflater = _Inflater(kind)
+async def _inflated(kind: str, head: bytes, pieces: AsyncIterator[bytes], what: str) -> AsyncIterator[bytes]:
+    inflater = _Inflater(kind, what)
     inflater.feed(head)
     while True:
         while output := await in_thread(inflater.step):
@@ -351,14 +351,15 @@ async def _inflated(kind: str, head: bytes, pieces: AsyncIterator[bytes]) -> Asy
         except StopAsyncIteration:
             break
     if not inflater.at_end:
-        raise SourceDamaged(f"the {kind} data of the layer ends too early: it was cut short")
+        raise SourceDamaged(f"the {kind} data of {what} ends too early: it was cut short")
 
 
 class _Inflater:
     """One stream after another: members of gzip, frames of zstd, streams of bzip2 and xz."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, what: str) -> None:
         self._kind = kind
+        self._what = what
         self._stream: _Decompressor | None = _DECOMPRESSORS[kind]()
         self._input = b""
         self._start = 0
@@ -392,7 +393,7 @@ class _Inflater:
             try:
                 part = self._stream.decompress(data, room)
             except _ERRORS as error:
-                raise SourceDamaged(f"the {self._kind} data of the layer is damaged: {error}") from error
+                raise SourceDamaged(f"the {self._kind} data of {self._what} is damaged: {error}") from error
             self._start += len(data)
             if self._stream.eof:
                 self._start -= len(self._stream.unused_data)
@@ -406,7 +407,7 @@ class _Inflater:
         if self._padding or self._input[self._start] == 0:
             self._padding = True
             if self._input[self._start :].strip(b"\0"):
-                raise SourceDamaged(f"the layer has other bytes behind its {self._kind} data")
+                raise SourceDamaged(f"{self._what} has other bytes behind its {self._kind} data")
             self._start = len(self._input)
             return False
         self._stream = _DECOMPRESSORS[self._kind]()
