@@ -308,6 +308,8 @@ class Completions:
         finally:
             reading.cancel()
             await asyncio.wait((reading,))
+            if not reading.cancelled():
+                reading.exception()  # Where the claim was lost, nobody else looks at it.
 
     async def _read_back(self, run: _Run, claim: _Claim) -> Checkpoints | None:
         session, asked = claim.session, run.asked

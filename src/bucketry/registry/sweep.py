@@ -9,7 +9,7 @@ from bucketry import hashing
 from bucketry.oci import ALGORITHMS, Digest
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blobs
-from bucketry.registry.sessions import Session, parse
+from bucketry.registry.sessions import Session, State, parse
 from bucketry.registry.settings import Clock, RegistrySettings
 from bucketry.store.contract import Corrupt, NotFound, Store
 
@@ -72,6 +72,12 @@ class Sweeper:
             if not await self._published(session):
                 await self._store.delete(session.data)
                 deleted = 1
+        if session is not None and session.digest is not None and session.state is State.COMMITTING:
+            digest = Digest.parse(session.digest)
+            # They are written before the record. Another upload of the same bytes may lose its own to this, just
+            # before it writes the record: then the blob is one without checkpoints, and no worse.
+            if await self._blobs.published_data(digest) is None:
+                await self._store.delete(layout.checkpoints(digest))
         await self._store.delete(key)
         return aborted, deleted
 

@@ -21,6 +21,7 @@ def keys_of(name: str, tag: str, digest: Digest, other: Digest) -> list[str]:
     return [
         layout.FORMAT_KEY,
         layout.record(digest),
+        layout.checkpoints(digest),
         layout.data(digest.hex[:32]),
         layout.link(name, digest),
         layout.manifest(name, digest),
