@@ -139,3 +139,10 @@ def test_what_proxies_change_is_not_signed() -> None:
 @pytest.mark.parametrize("secret", ["s3cr3t", "t0k3n"])
 def test_an_identity_does_not_show_its_secrets(secret: str) -> None:
     assert secret not in repr(Identity("AKID", "s3cr3t", "t0k3n"))
+
+
+def test_paths_are_encoded_once_and_slashes_kept() -> None:
+    assert encode_path("/bucket/repos/a/~blobs/sha256/0aF_-.") == "/bucket/repos/a/~blobs/sha256/0aF_-."
+    assert encode_path("/a b+c%é\n") == "/a%20b%2Bc%25%C3%A9%0A"
+    assert encode_path("/a\n") == "/a%0A"
+    assert encode_path("/١") == "/%D9%A1"  # A digit, and not of ASCII.

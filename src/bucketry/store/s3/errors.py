@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -275,6 +276,7 @@ class Judge:
         )
 
 
+@lru_cache(maxsize=4096)
 def http_time(text: str | None) -> float | None:
     """POSIX seconds of a Date or Last-Modified header."""
     if text is None:

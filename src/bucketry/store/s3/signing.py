@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from urllib.parse import quote
 
@@ -24,6 +26,10 @@ MAX_EXPIRES = 7 * 24 * 3600
 _UNSIGNED_HEADERS = frozenset({"accept-encoding", "authorization", "connection", "expect", "user-agent"})
 
 
+_plain_path = re.compile(r"[A-Za-z0-9/_.~-]*", re.ASCII).fullmatch
+"""As nearly all paths are; `quote` takes ten times as long to see it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What requests are signed with. ``source`` says for people where it was found."""
@@ -36,7 +42,7 @@ class Identity:
 
 def encode_path(path: str) -> str:
     """The path as S3 signs it: encoded once, slashes kept."""
-    return quote(path, safe="/-_.~")
+    return path if _plain_path(path) else quote(path, safe="/-_.~")
 
 
 def encode_query(pairs: Iterable[tuple[str, str]]) -> str:
@@ -132,7 +138,12 @@ class Signer:
 
 
 def _stamp(now: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    return _stamp_of(int(now))
+
+
+@lru_cache(maxsize=2)
+def _stamp_of(second: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
 
 
 def _canonical_headers(headers: Mapping[str, str]) -> tuple[str, str]:
