@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import random
 import re
-import secrets
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -69,7 +69,7 @@ class App:
         began = time.perf_counter()
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
         idle = self._config.limits.body_idle_timeout
         body = RequestBody(receive, self._drain, idle=idle)
         answer = _Answer(send, request_id, head=scope["method"] == "HEAD", idle=idle)

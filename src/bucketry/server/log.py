@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -53,7 +53,7 @@ class AccessLog:
         if not self._json:
             self._log.info("request", **line)
             return
-        line["event"], line["level"], line["timestamp"] = "request", "info", datetime.now(timezone.utc)
+        line["event"], line["level"], line["timestamp"] = "request", "info", datetime.now(UTC)
         sys.stderr.write(self._encode(line).decode() + "\n")
         sys.stderr.flush()
 
