@@ -173,10 +173,17 @@ class ExtensionHandlers:
                 raise too_large
             try:
                 return msgspec.json.decode(body or b"{}", type=kind)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise ParameterInvalid(
-                    f"the body is not what this request takes: {error}. It is JSON, {wire.UPLOAD_TYPE}"
-                ) from error
+                    f"the body is not what this request takes: {_wrong(error)}. It is JSON, {wire.UPLOAD_TYPE}"
+                ) from None
+
+
+def _wrong(error: Exception) -> str:
+    """What is wrong with JSON that could not be read."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
 
 
 def _answer(body: msgspec.Struct, status: int, headers: Mapping[str, str] | None = None) -> Response:

@@ -64,14 +64,15 @@ def _json(kind: type, description: str, headers: Mapping[str, str] | None = None
     answer: dict[str, Any] = {"description": description, "content": {media_type: {"schema": schema}}}
     if headers:
         answer["headers"] = {
-            name: {"description": about, "schema": {"type": "string"}} for name, about in headers.items()
+            name: {"description": about, "required": True, "schema": {"type": "string"}}
+            for name, about in headers.items()
         }
     return answer
 
 
-def _body(kind: type) -> dict[str, Any]:
+def _body(kind: type, *, required: bool = True) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"required": True, "content": {wire.UPLOAD_TYPE: {"schema": schema}}}
+    return {"required": required, "content": {wire.UPLOAD_TYPE: {"schema": schema}}}
 
 
 def _error(description: str) -> dict[str, Any]:
@@ -81,8 +82,37 @@ def _error(description: str) -> dict[str, Any]:
     }
 
 
-_UNKNOWN = _error("BLOB_UPLOAD_UNKNOWN: no such session here; begin another")
-_BAD = _error("A body, name, digest or size that cannot be right")
+_RESPONSES = {
+    "Invalid": _error("NAME_INVALID, DIGEST_INVALID, SIZE_INVALID, UNSUPPORTED: something that cannot be right"),
+    "Closed": _error(
+        "BLOB_UPLOAD_INVALID: the session takes no parts any more, as it is being completed or has failed; "
+        "SIZE_INVALID, UNSUPPORTED: something that cannot be right"
+    ),
+    "UploadUnknown": _error("BLOB_UPLOAD_UNKNOWN: no such session here, or it has ended: begin another"),
+    "BlobUnknown": _error("BLOB_UNKNOWN: no such blob here, or it has no checkpoints"),
+    "Denied": _error("DENIED: the store takes no writes"),
+    "Silent": _error("UNSUPPORTED: the body stopped coming"),
+    "Unavailable": _error("UNAVAILABLE: try again after Retry-After seconds"),
+    "Full": _error("UNAVAILABLE: the store is full"),
+}
+_STATUSES = {
+    "Invalid": "400",
+    "Closed": "400",
+    "UploadUnknown": "404",
+    "BlobUnknown": "404",
+    "Denied": "403",
+    "Silent": "408",
+    "Unavailable": "503",
+    "Full": "507",
+}
+
+
+def _shared(*names: str) -> dict[str, Any]:
+    """Answers that several requests have. 503 is everywhere; 500, a defect, is nowhere."""
+    return {_STATUSES[name]: {"$ref": f"#/components/responses/{name}"} for name in (*names, "Unavailable")}
+
+
+_WRITES = ("Denied", "Silent", "Full")
 
 
 def paths() -> dict[str, dict[str, Any]]:
@@ -90,45 +120,60 @@ def paths() -> dict[str, dict[str, Any]]:
     return {
         f"/v2/{wire.DISCOVER}": {
             "get": {
+                "operationId": "discover",
                 "summary": "Which extensions this registry has",
-                "responses": {"200": _json(wire.Extensions, "The list")},
+                "responses": {"200": _json(wire.Extensions, "The list"), **_shared()},
             }
         },
         _UPLOADS: {
             "parameters": [_NAME],
             "post": {
+                "operationId": "begin",
                 "summary": "Begin: is the blob there, or how are its parts sent?",
-                "requestBody": _body(wire.Begin),
+                "requestBody": _body(wire.Begin, required=False),
                 "responses": {
                     "200": _json(wire.Present, "The repository has the blob"),
                     "201": _json(wire.Opened, "A session", {"Location": "The session"}),
-                    "400": _BAD,
-                    "403": _error("DENIED: the store takes no writes"),
+                    **_shared("Invalid", *_WRITES),
                 },
             },
         },
         _UPLOAD: {
             "parameters": [_NAME, _SESSION],
             "get": {
+                "operationId": "status",
                 "summary": "Where a session stands: which parts have arrived, how much is verified",
-                "responses": {"200": _json(wire.Status, "The session"), "404": _UNKNOWN},
+                "responses": {
+                    "200": _json(wire.Status, "The session"),
+                    **_shared("Invalid", "UploadUnknown"),
+                },
             },
             "delete": {
+                "operationId": "cancel",
                 "summary": "Give the upload up; its parts are freed",
-                "responses": {"204": {"description": "Done"}, "400": _error("Being verified"), "404": _UNKNOWN},
+                "responses": {
+                    "204": {"description": "Done"},
+                    "400": _error("BLOB_UPLOAD_INVALID: it is being verified; NAME_INVALID"),
+                    **_shared("UploadUnknown", "Denied", "Full"),
+                },
             },
         },
         f"{_UPLOAD}/urls": {
             "parameters": [_NAME, _SESSION],
             "post": {
+                "operationId": "urls",
                 "summary": "Where to PUT parts. May be asked again at any time, as URLs expire",
                 "requestBody": _body(wire.UrlsWanted),
-                "responses": {"200": _json(wire.Urls, "The URLs"), "400": _BAD, "404": _UNKNOWN},
+                "responses": {
+                    "200": _json(wire.Urls, "The URLs"),
+                    **_shared("Closed", "UploadUnknown", "Silent"),
+                },
             },
         },
         f"{_UPLOAD}/parts/{{part}}": {
             "parameters": [_NAME, _SESSION, _PART],
             "put": {
+                "operationId": "putPart",
                 "summary": "Send a part through the registry, where it has no URLs of the bucket",
                 "requestBody": {
                     "required": True,
@@ -137,16 +182,16 @@ def paths() -> dict[str, dict[str, Any]]:
                 "responses": {
                     "201": {
                         "description": "It has arrived",
-                        "headers": {"ETag": {"schema": {"type": "string"}}},
+                        "headers": {"ETag": {"required": True, "schema": {"type": "string"}}},
                     },
-                    "400": _BAD,
-                    "404": _UNKNOWN,
+                    **_shared("Closed", "UploadUnknown", *_WRITES),
                 },
             },
         },
         f"{_UPLOAD}/complete": {
             "parameters": [_NAME, _SESSION],
             "post": {
+                "operationId": "complete",
                 "summary": "Make the parts the blob, once its bytes are verified. The same request may be sent again",
                 "requestBody": _body(wire.Complete),
                 "responses": {
@@ -161,31 +206,46 @@ def paths() -> dict[str, dict[str, Any]]:
                         {"Location": "The session", "Retry-After": "Seconds"},
                     ),
                     "400": _error(
-                        "BLOB_UPLOAD_INVALID with detail.missing: part numbers to send; DIGEST_INVALID: other bytes, "
-                        "and the session has failed; SIZE_INVALID"
+                        "BLOB_UPLOAD_INVALID with detail.missing: parts to send; SIZE_INVALID with detail.parts: "
+                        "those that are not as long as their places; DIGEST_INVALID: checkpoints of another blob, or "
+                        "other bytes, and then the session has failed; UNSUPPORTED: something that cannot be right"
                     ),
-                    "404": _UNKNOWN,
+                    **_shared("UploadUnknown", *_WRITES),
                 },
             },
         },
         f"/v2/{{name}}/{wire.NAME}/checkpoints/{{digest}}": {
             "parameters": [_NAME, _DIGEST],
             "get": {
+                "operationId": "checkpoints",
                 "summary": "The SHA-256 checkpoints of a blob of this repository",
                 "responses": {
                     "200": {
                         "description": "A list, as docs/reference/sha256-checkpoints.md has it",
+                        "headers": {"ETag": {"required": True, "schema": {"type": "string"}}},
                         "content": {wire.CHECKPOINTS_TYPE: {"schema": {"type": "string", "format": "binary"}}},
                     },
-                    "404": _error("BLOB_UNKNOWN: no such blob here, or it has no checkpoints"),
+                    **_shared("Invalid", "BlobUnknown"),
                 },
             },
         },
     }
 
 
+def _schemas() -> dict[str, dict[str, Any]]:
+    """Of all bodies. What an answer always has is required of it, though a reader could do without."""
+    _, found = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
+    schemas: dict[str, dict[str, Any]] = dict(found)
+    for kind in _BODIES:
+        if not kind.__struct_config__.omit_defaults:
+            schemas[kind.__name__]["required"] = list(kind.__struct_encode_fields__)
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
+    return schemas
+
+
 def document() -> dict[str, Any]:
-    _, schemas = msgspec.json.schema_components(_BODIES, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
         "info": {
@@ -195,7 +255,7 @@ def document() -> dict[str, Any]:
             "docs/rfcs/0003-parallel-extension.md",
         },
         "paths": paths(),
-        "components": {"schemas": {**schemas, **_ERRORS}},
+        "components": {"schemas": {**_schemas(), **_ERRORS}, "responses": _RESPONSES},
     }
 
 
