@@ -52,10 +52,11 @@ def resolve(base: URL, text: str) -> URL:
         raise ValueError(f"it has {len(text)} characters")
     if not all("!" <= character <= "~" for character in text):
         raise ValueError("it holds characters that no address has")
-    url = base.join(URL(text, encoded=True))
+    given = URL(text, encoded=True)
+    url = base.join(given)
     if url.scheme not in ("http", "https"):
         raise ValueError(f"{url.scheme[:20]}: is not spoken here")
-    if not url.host:
+    if not url.host or (given.scheme and not given.host):
         raise ValueError("it names no host")
     if url.raw_user is not None or url.raw_password is not None:
         url = url.with_user(None)

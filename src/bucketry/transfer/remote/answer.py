@@ -6,8 +6,10 @@ Errors are raised ``from None``: those of aiohttp name addresses in full, and pr
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -124,18 +126,24 @@ class Answer:
         except Unreachable:
             self.close()
 
-    async def trouble(self) -> Trouble:
-        """What the error says. Its reason phrase where it says nothing that can be understood."""
+    async def trouble(self, hide: Callable[[str], str]) -> Trouble:
+        """What the error says. Its reason phrase where it says nothing that can be understood.
+
+        ``hide`` takes secrets out of a stranger's text, and sees it whole: cut, a part of one would remain.
+        """
         try:
             body = await self.read(MAX_TROUBLE) or b""
         except Unreachable:
             body = b""
         finally:
             self.close()
-        plain = clean(f"{self.status} {self._response.reason or ''}")
+        plain = clean(hide(f"{self.status} {self._response.reason or ''}"))
         if self.media_type.endswith("xml") or body.startswith(b"<?xml"):
-            return _xml_trouble(body, plain)
-        return _json_trouble(body, plain)
+            found = _xml_trouble(body)
+        else:
+            found = _json_trouble(body)
+        codes = tuple(clean(hide(code)) for code in found.codes)
+        return Trouble(codes, clean(hide(found.text)) or plain, found.detail)
 
     def close(self) -> None:
         """Gives the connection back where the body was read to its end, and closes it where not."""
@@ -199,6 +207,8 @@ def _translation(error: Exception, host: str) -> TransferError:
 
 
 def _reason(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0 and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno)
     return error.strerror or str(error) or type(error).__name__
 
 
@@ -215,38 +225,38 @@ def _date(text: str) -> float | None:
         return None
 
 
-def _json_trouble(body: bytes, plain: str) -> Trouble:
+def _json_trouble(body: bytes) -> Trouble:
     """The spec's form: ``{"errors": [{code, message, detail}]}``."""
     try:
         document: object = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Trouble((), plain)
-    errors = document.get("errors") if isinstance(document, dict) else None
+        return Trouble((), "")
+    fields = document if isinstance(document, dict) else {}
+    errors = fields.get("errors")
     if not isinstance(errors, list):
-        said = document.get("details") or document.get("message") if isinstance(document, dict) else None
-        return Trouble((), clean(said) if isinstance(said, str) and said else plain)
+        # Token services have forms of their own.
+        said = fields.get("details") or fields.get("message")
+        return Trouble((), said if isinstance(said, str) else "")
     codes, texts, detail = [], [], None
     for error in errors[:5]:
         if not isinstance(error, dict):
             continue
         code, message = error.get("code"), error.get("message")
         if isinstance(code, str):
-            codes.append(clean(code))
+            codes.append(code)
         if isinstance(message, str) and message:
             texts.append(message)
         elif isinstance(code, str):
             texts.append(code)
         detail = error.get("detail") if detail is None else detail
-    return Trouble(tuple(codes), clean("; ".join(texts)) or plain, detail)
+    return Trouble(tuple(codes), "; ".join(texts), detail)
 
 
 _XML_FIELD: Final = re.compile(rb"<(Code|Message)>([^<]{1,1000})</")
 
 
-def _xml_trouble(body: bytes, plain: str) -> Trouble:
+def _xml_trouble(body: bytes) -> Trouble:
     """S3's form. Two flat fields are wanted of it: no parser of XML needs to see a stranger's document."""
-    fields: Mapping[bytes, str] = {
-        match[1]: clean(match[2].decode("utf-8", "replace")) for match in _XML_FIELD.finditer(body)
-    }
+    fields = {match[1]: match[2].decode("utf-8", "replace") for match in _XML_FIELD.finditer(body)}
     code, message = fields.get(b"Code", ""), fields.get(b"Message", "")
-    return Trouble((code,) if code else (), ": ".join(filter(None, (code, message))) or plain)
+    return Trouble((code,) if code else (), ": ".join(filter(None, (code, message))))

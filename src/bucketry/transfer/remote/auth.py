@@ -106,7 +106,7 @@ class Authorizer:
                     self._secrets.update(found.secrets())
             return self._known[repository]
 
-    async def who(self, purpose: Purpose) -> str:
+    def who(self, purpose: Purpose) -> str:
         """Whose word goes with requests, for messages."""
         found = self._known.get(purpose.repository)
         return "without credentials" if found is None else f"with the credentials from {found.origin}"
@@ -115,10 +115,11 @@ class Authorizer:
         """For the next request; None as long as nobody asked for one."""
         return None if self._challenge is None else await self._answer(self._challenge, purpose)
 
-    async def respond(self, challenges: Sequence[Challenge], purpose: Purpose, sent: str | None) -> str:
-        """The header for a second try, after a 401 of the registry itself to a request with the header ``sent``.
+    async def respond(self, challenges: Sequence[Challenge], purpose: Purpose, sent: str | None, *, again: bool) -> str:
+        """The header for another try, after a 401 of the registry itself to a request with the header ``sent``.
 
-        Raises `NotAuthenticated`, `NotPermitted`, `Unreachable`, `Refused`, `Misconfigured`.
+        ``again``: that header was this method's own answer. Raises `NotAuthenticated`, `NotPermitted`,
+        `Unreachable`, `Refused`, `Misconfigured`.
         """
         challenge = _choose(challenges)
         if challenge is None:
@@ -126,12 +127,21 @@ class Authorizer:
         self._challenge = challenge
         if sent is not None and challenge.scheme == "basic":
             raise await self.refused(purpose)
+        more = self._wants_more(challenge, purpose)
+        if again and not more:
+            raise await self.refused(purpose)
         if sent is not None:
             self.forget(sent)
-            if challenge.get("error") == "insufficient_scope" and challenge.get("scope"):
-                # It wants more than was foreseen, and says what.
-                self._extra[purpose] = tuple(str(challenge.get("scope")).split())
+            if more:
+                self._extra[purpose] = more
         return await self._answer(challenge, purpose)
+
+    def _wants_more(self, challenge: Challenge, purpose: Purpose) -> tuple[str, ...]:
+        """Scopes that a token lacked, as the registry says: all of its, where some are new; else none."""
+        if challenge.get("error") != "insufficient_scope":
+            return ()
+        named = tuple((challenge.get("scope") or "").split())
+        return named if set(named) - {*purpose.scopes, *self._extra.get(purpose, ())} else ()
 
     def learn(self, challenges: Sequence[Challenge]) -> None:
         """What the registry says of itself without having been asked for anything."""
@@ -236,8 +246,8 @@ class Authorizer:
             return self._read(await answer.read(_MAX_ANSWER), url)
 
     async def _denied(self, answer: Answer, url: URL, found: Credentials | None) -> TransferError:
-        trouble = await answer.trouble()
-        text = self.hide(trouble.text)
+        trouble = await answer.trouble(self.hide)
+        text = trouble.text
         service = f"{self._host}: its token service {shown(url)}"
         if answer.status in LATER:
             return Unreachable(f"{service}: {text}", retry_after=answer.retry_after())

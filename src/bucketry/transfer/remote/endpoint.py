@@ -79,7 +79,11 @@ class Endpoint:
             await answer.discard()
             if method not in ("GET", "HEAD") and (not self.owns(to) or answer.status < 307 or isinstance(body, Stream)):
                 raise Refused(f"{self.host} sends a {method} on to {shown(to)}, which is not done here")
-            answer = await self._send(method, to, purpose, headers, body)
+            if answer.foreign:
+                # What a stranger leads to is a stranger's, even where it leads back.
+                answer = await self._send_foreign(method, to, headers, body)
+            else:
+                answer = await self._send(method, to, purpose, headers, body)
         answer.close()
         raise Refused(f"{self.host} redirects without end")
 
@@ -92,11 +96,11 @@ class Endpoint:
 
     async def failure(self, answer: Answer, doing: str) -> TransferError:
         """The error that an answer is; it is closed. ``doing``: what failed, such as "reading team/app:v1"."""
-        return self.error(answer, doing, await answer.trouble())
+        return self.error(answer, doing, await answer.trouble(self.hide))
 
     def error(self, answer: Answer, doing: str, trouble: Trouble) -> TransferError:
         """As `failure`, for an answer whose body has been read."""
-        text = self.hide(trouble.text)
+        text = trouble.text
         what = f"{self.host}: {doing}"
         if answer.foreign:
             what = f"{what}, at {shown(answer.url)}"
@@ -144,30 +148,37 @@ class Endpoint:
         body: Buffer | Stream | None,
     ) -> Answer:
         if not self.owns(url):
-            answer = await self.session.send(method, url, headers=headers, body=body)
-            answer.foreign = True
-            return answer
+            return await self._send_foreign(method, url, headers, body)
         sent = await self._auth.header(purpose)
         answer = await self._once(method, url, headers, body, sent)
-        again: str | None = None
-        if answer.status == 401:
+        if answer.status in (403, 404) and sent is None and await self._look(purpose):
+            await answer.discard()
+            sent = await self._auth.header(purpose)
+            answer = await self._once(method, url, headers, body, sent)
+        for again in (False, True):
+            if answer.status != 401:
+                break
             challenges = parse_challenges(answer.headers.getall("WWW-Authenticate", ()))
             await answer.discard()
-            if isinstance(body, Stream) and body.begun:
+            if isinstance(body, Stream):
                 # The token ended between two requests. Its body is gone, so the caller begins once more.
                 self._auth.learn(challenges)
                 self._auth.forget(sent or "")
                 raise Unreachable(f"{self.host} wants to be asked again: a token ended")
-            again = await self._auth.respond(challenges, purpose, sent)
-        elif answer.status in (403, 404) and sent is None and await self._look(purpose):
+            # To be let in, and then once more to be let in with what else is wanted: no third time.
+            sent = await self._auth.respond(challenges, purpose, sent, again=again)
+            answer = await self._once(method, url, headers, body, sent)
+        if answer.status == 401:
             await answer.discard()
-            again = await self._auth.header(purpose)
-        if again is not None and not (isinstance(body, Stream) and body.begun):
-            answer = await self._once(method, url, headers, body, again)
-            if answer.status == 401:
-                await answer.discard()
-                raise await self._auth.refused(purpose)
-        answer.who = await self._auth.who(purpose)
+            raise await self._auth.refused(purpose)
+        answer.who = self._auth.who(purpose)
+        return answer
+
+    async def _send_foreign(
+        self, method: str, url: URL, headers: Mapping[str, str] | None, body: Buffer | Stream | None
+    ) -> Answer:
+        answer = await self.session.send(method, url, headers=headers, body=body)
+        answer.foreign = True
         return answer
 
     async def _look(self, purpose: Purpose) -> bool:

@@ -263,15 +263,16 @@ class ExtensionUpload:
                 raise await self._endpoint.failure(answer, "giving up an upload")
 
     async def _incomplete(self, answer: Answer, doing: str) -> TransferError:
-        trouble = await answer.trouble()
+        trouble = await answer.trouble(self._endpoint.hide)
         if answer.status in _ENDED:
             return self._ended()
-        missing = trouble.detail.get("missing") if isinstance(trouble.detail, dict) else None
-        if isinstance(missing, list) and missing:
-            numbers = ", ".join(str(number) for number in missing[:10] if isinstance(number, int))
-            return Unreachable(
-                f"{self._endpoint.host}: {doing}: parts did not arrive ({numbers}): they must be sent again"
-            )
+        detail = trouble.detail if isinstance(trouble.detail, dict) else {}
+        numbers = detail.get("missing") or detail.get("parts")
+        if isinstance(numbers, list):
+            # The session is open still, and takes them.
+            which = ", ".join(str(number) for number in numbers[:10] if isinstance(number, int))
+            what = "are missing" if detail.get("missing") else "have another size"
+            return Unreachable(f"{self._endpoint.host}: {doing}: parts {what} ({which}): they must be sent again")
         return self._endpoint.error(answer, doing, trouble)
 
     async def _put(self, address: _Address, number: int, body: Buffer, *, last: bool) -> bool:
@@ -286,14 +287,14 @@ class ExtensionUpload:
             if answer.status in (200, 201, 204):
                 await answer.discard()
                 return True
-            trouble = await answer.trouble()
+            trouble = await answer.trouble(self._endpoint.hide)
             if answer.status in _ENDED:
                 raise self._ended()
             expired = answer.foreign and (answer.status in (401, 403) or bool(_EXPIRED & set(trouble.codes)))
             if expired and not last:
                 return False
             if "RequestTimeout" in trouble.codes:
-                raise Unreachable(f"{self._endpoint.host}: {doing}: {self._endpoint.hide(trouble.text)}")
+                raise Unreachable(f"{self._endpoint.host}: {doing}: {trouble.text}")
             raise self._endpoint.error(answer, doing, trouble)
 
     async def _address(self, number: int, *, lost: int) -> _Address:
