@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 
@@ -129,6 +130,18 @@ async def test_a_real_server_lists_more_than_a_page_of_parts(store: S3Store) -> 
     await bounded(store.put_part(KEY, upload_id, number, b"x", offset=0) for number in range(1, 1_051))
     assert [part.number for part in await store.list_parts(KEY, upload_id)] == list(range(1, 1_051))
     await store.abort_multipart(KEY, upload_id)
+
+
+async def test_a_part_put_again_with_another_length_is_listed_as_it_is_now(store: S3Store) -> None:
+    """SeaweedFS lists both; which came later its times say, in whole seconds."""
+    upload_id = await store.create_multipart(KEY, part_size=MIN_PART)
+    for size in (10, 11, 12):
+        await store.put_part(KEY, upload_id, 1, os.urandom(size), offset=0)
+        await asyncio.sleep(1.05)
+    (listed,) = await store.list_parts(KEY, upload_id)
+    assert listed.size == 12
+    await store.complete_multipart(KEY, upload_id, [listed])
+    assert (await store.head(KEY)).size == 12
 
 
 @pytest.mark.parametrize("checksum", ["none", "md5"])

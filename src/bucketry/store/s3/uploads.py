@@ -31,6 +31,7 @@ async def list_parts(
     store does not tell the checksums.
     """
     found: dict[int, Part] = {}
+    modified: dict[int, float] = {}
     marker: tuple[tuple[str, str], ...] = ()
     while True:
         query = (("max-parts", str(page_size)), *marker, *request.query)
@@ -39,6 +40,10 @@ async def list_parts(
         for part in page.parts:
             if not 1 <= part.number <= MAX_PARTS:
                 raise Corrupt(f"{url}: {request.what}: there is no part {part.number}")
+            # SeaweedFS lists what a part was before it was put again, too, in any order, with times of whole seconds.
+            if part.modified < modified.get(part.number, 0.0):
+                continue
+            modified[part.number] = part.modified
             tag = PartTag.listed(part.etag, part.size, kind, part.sums)
             if kind in ("crc32", "sha256") and not tag.value:
                 # Completing would be refused. SeaweedFS is one that keeps them to itself.

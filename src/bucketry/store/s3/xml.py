@@ -66,12 +66,16 @@ class UploadListing:
 
 @dataclass(frozen=True, slots=True)
 class ListedPart:
-    """A part of a pending upload. ``sums``: its checksums, by the names of their elements (``ChecksumSHA256``)."""
+    """A part of a pending upload. ``sums``: its checksums, by the names of their elements (``ChecksumSHA256``).
+
+    ``modified`` in POSIX seconds, 0 where the store does not say.
+    """
 
     number: int
     size: int
     etag: str
     sums: Mapping[str, str]
+    modified: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,7 @@ def parse_parts(body: bytes) -> PartListing:
             _number(element, "Size"),
             strip_etag(_need(element, "ETag")),
             {child.tag: (child.text or "").strip() for child in element if child.tag.startswith("Checksum")},
+            parse_time(modified) if (modified := _text(element, "LastModified")) else 0.0,
         )
         for element in root.iterfind("Part")
     )
