@@ -140,9 +140,11 @@ class Completions:
         until = loop.time() + max(wait, 0.0)
         while True:
             run = self._runs.get(ticket.key) or self._start(ticket, asked)
-            await self._wait(run, until - loop.time())
+            await self._begun(run)
             if not run.task.done():
                 asked.check_same(str(run.asked.digest), run.asked.size)
+                await asyncio.wait((run.task,), timeout=max(until - loop.time(), 0.0))
+            if not run.task.done():
                 return Verifying(run.verified, asked.size)
             if run.asked != asked and not run.task.cancelled():
                 run.task.exception()
@@ -161,12 +163,11 @@ class Completions:
         if runs:
             await asyncio.wait([run.task for run in runs])
 
-    async def _wait(self, run: _Run, seconds: float) -> None:
+    async def _begun(self, run: _Run) -> None:
+        """Waits until the session is claimed, or cannot be."""
         begun = asyncio.create_task(run.begun.wait())
         try:
             await asyncio.wait((run.task, begun), return_when=asyncio.FIRST_COMPLETED)
-            if not run.task.done() and seconds > 0:
-                await asyncio.wait((run.task,), timeout=seconds)
         finally:
             begun.cancel()
 
