@@ -177,19 +177,24 @@ class Parallel:
 
     async def status(self, repository: str, principal: str, session_id: str) -> Status:
         """Where the session stands. One that is done is known for a while, then unknown: `complete` still answers."""
-        ticket = self._check(session_id, repository, principal)
-        held = await self._sessions.load(ticket)
-        if held is None or held.session.state is State.CANCELLED:
-            raise PARALLEL.unknown("the upload has ended")
-        session = held.session
-        parts = session.stored_parts()
-        if session.state is State.OPEN:
+        # Asked of the store: a session that ended here is as done as it is to any other replica.
+        ticket = self._sessions.check(session_id, repository, principal)
+        seen = ""
+        while True:
+            held = await self._sessions.load(ticket)
+            if held is None or held.session.state is State.CANCELLED or held.etag == seen:
+                raise PARALLEL.unknown("the upload has ended")
+            session = held.session
+            parts = session.stored_parts()
+            if session.state is not State.OPEN:
+                break
             assert session.data is not None
             assert session.upload is not None
             try:
                 parts = list(await self._store.list_parts(session.data, session.upload))
+                break
             except UploadNotFound:
-                raise PARALLEL.unknown("the upload has ended") from None
+                seen = held.etag  # It is claimed by now, or swept.
         verification = session.verification
         return Status(
             state=_STAGES[session.state],
@@ -236,6 +241,7 @@ class Parallel:
         session = self._own.get(session_id) or await self._open(ticket)
         _check_number(session, number)
         exact = None if session.expected is None else expected_size(number, session.part_size, session.expected)
+        self._check_buffered(session.part_size if chunk.length is None else chunk.length)
         assert session.data is not None
         assert session.upload is not None
         async with receive(chunk, self._budget, most=session.part_size, exact=exact) as body:
@@ -324,6 +330,15 @@ class Parallel:
         if held.session.state is State.COMMITTING:
             raise UploadInvalid("the upload is being completed, and takes no more parts")
         return held.session
+
+    def _check_buffered(self, size: int) -> None:
+        """A part is whole in memory here. Parts that go to the bucket may be longer than that allows."""
+        most = max(self._budget.total, self._settings.part_size, self._settings.segment)
+        if self.direct and size > most:
+            raise SizeInvalid(
+                f"the part has {size} bytes, and this registry buffers {most}: send it by the bucket's URL for it",
+                detail={"most": most},
+            )
 
     def _check(self, session_id: str, repository: str, principal: str) -> Ticket:
         ticket = self._sessions.check(session_id, repository, principal)
