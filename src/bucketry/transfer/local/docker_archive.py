@@ -8,8 +8,8 @@ layers: nothing of it goes to the disk.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -38,10 +38,10 @@ class Contents(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SavedParts:
-    """One image of an archive: its config as the contract wants it, and the own paths of its layers."""
+    """One image of an archive: its config as the contract wants it, and the layers' diff ids by their own paths."""
 
     config: SavedConfig
-    own_paths: frozenset[str]
+    diff_ids: Mapping[str, Digest]
 
 
 def find_image(contents: Contents, wanted: str | None) -> SavedParts:
@@ -63,14 +63,16 @@ def _parts(contents: Contents, entry: Entry, config: bytes) -> SavedParts:
     found = diff_ids(config, entry, contents.archive)
     layers = tuple(inside(path, contents.archive) for path in entry.layers)
     aliases: dict[str, str] = {}
-    for path in layers:
+    by_path: dict[str, Digest] = {}
+    for path, diff_id in zip(layers, found, strict=True):
         own = contents.own_path(path)
         if own is None:
             raise SourceDamaged(f"{contents.archive} lists the layer {quoted(path)}, but has none: it is not used")
         if own != path:
             aliases[path] = own
-    own_paths = frozenset(aliases.get(path, path) for path in layers)
-    return SavedParts(SavedConfig(config, layers, found, entry.names, aliases), own_paths)
+        if by_path.setdefault(own, diff_id) != diff_id:
+            raise SourceDamaged(f"{contents.archive} gives one layer, {quoted(own)}, two digests: it is not used")
+    return SavedParts(SavedConfig(config, layers, found, entry.names, aliases), by_path)
 
 
 class DockerArchive:
@@ -93,14 +95,14 @@ class DockerArchive:
         if found.index is None:
             stream = SavedStream(_decompressed(found.file), found.file.name)
             try:
-                async for layer in stream.layers(found.parts.own_paths):
-                    yield layer
+                async for layer in stream.layers(found.parts.diff_ids):
+                    yield replace(layer, diff_id=found.parts.diff_ids[layer.path])
             finally:
                 await stream.close()
             return
         for path, place in found.index.files.items():
-            if path in found.parts.own_paths:
-                yield SavedLayer(path, place.size, place.read)
+            if path in found.parts.diff_ids:
+                yield SavedLayer(path, place.size, place.read, found.parts.diff_ids[path])
 
     async def config(self) -> SavedConfig:
         return (await self._open()).parts.config

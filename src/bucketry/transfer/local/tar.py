@@ -25,6 +25,7 @@ MAX_MEMBERS: Final = 200_000
 END_MARK: Final = bytes(BLOCK)
 
 _MAX_LINKS: Final = 40
+_NAME_FIELD: Final = 100
 _FILES: Final = frozenset({b"0", b"\0", b"7"})
 _SPARSE: Final = "GNU.sparse."
 
@@ -220,18 +221,27 @@ def resolve(path: str, links: Mapping[str, str]) -> str | None:
 
 
 def header(name: str, size: int) -> bytes:
-    """The block before a file's bytes, in the ustar form. ``name`` has at most 100 ASCII characters.
+    """The blocks before a file's bytes. ``name`` is ASCII.
 
-    It depends on nothing else: no time, no owner. A size of 8 GiB and more is written as GNU's binary number.
+    They depend on nothing else: no time, no owner. A size of 8 GiB and more is GNU's binary number, which all readers
+    know; a name of more than 100 characters (a blob's with a SHA-512 digest) is a pax extension.
     """
-    number = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
+    if len(name) <= _NAME_FIELD:
+        return _header(name, size, b"0")
+    length = len(name) + len(" path=\n") + 3
+    record = b"%d path=%s\n" % (length, name.encode("ascii"))
+    extension = _header("pax", len(record), b"x") + record + bytes(-len(record) % BLOCK)
+    return extension + _header(name[:_NAME_FIELD], size, b"0")
+
+
+def _header(name: str, size: int, flag: bytes) -> bytes:
     block = bytearray(BLOCK)
     block[: len(name)] = name.encode("ascii")
     block[100:124] = b"0000644\0" + b"0000000\0" * 2
-    block[124:136] = number
+    block[124:136] = b"%011o\0" % size if size < 8**11 else b"\x80" + size.to_bytes(11, "big")
     block[136:148] = b"%011o\0" % 0
     block[148:156] = b" " * 8
-    block[156:157] = b"0"
+    block[156:157] = flag
     block[257:265] = b"ustar\x0000"
     block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)

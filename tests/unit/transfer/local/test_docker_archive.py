@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.support.images import Blob, Image, make_image, write_docker_archive, write_layout
+from tests.support.daemons import short_folder
+from tests.support.images import Blob, Image, digest_of, make_image, write_docker_archive, write_layout
 from tests.support.tools import root_only, run, tool
 from tests.unit.transfer.local.tars import entry, listing, pieces, read_all, saved, tar, written
 
@@ -43,6 +44,8 @@ async def assert_holds(source: SavedImage, image: Image) -> None:
     assert list(map(str, config.diff_ids)) == image.diff_ids
     assert list(before) == list(config.diff_ids)
     assert [layers[config.aliases.get(path, path)] for path in config.layers] == list(image.tars)
+    known = {layer.path: str(layer.diff_id) async for layer in source.layers()}
+    assert {path: digest_of(data) for path, data in layers.items()} == known
     assert set(layers) == {config.aliases.get(path, path) for path in config.layers}
 
 
@@ -194,6 +197,7 @@ DAMAGED: dict[str, tuple[bytes, type[TransferError], str]] = {
         SourceDamaged,
         "lists the layer '0000",
     ),
+    "a layer with two digests": (tar(saved(IMAGE, Layers=[FIRST, FIRST])), SourceDamaged, "two digests"),
     "fewer layers than the config has": (tar(saved(IMAGE, Layers=[FIRST])), SourceDamaged, "1 layers, but its .* 2"),
     "more layers than the config has": (tar(saved(IMAGE, Layers=[FIRST, SECOND, FIRST])), SourceDamaged, "3 layers"),
     "members that come twice": (tar(saved(IMAGE), entry(FIRST, b"other bytes")), SourceDamaged, "twice"),
@@ -307,10 +311,19 @@ async def test_what_skopeo_writes_is_read(way: str, tmp_path: Path) -> None:
 
 async def test_what_podman_saves_is_read(tmp_path: Path) -> None:
     root_only("podman on a storage of its own")
-    podman = [tool("podman"), "--root", tmp_path / "root", "--runroot", tmp_path / "run", "--storage-driver", "vfs"]
     loaded = write_docker_archive(tmp_path / "in.tar", IMAGE, "localhost/saved/app:v1")
-    run([*podman, "load", "--input", loaded])
-    run([*podman, "save", "--output", tmp_path / "out.tar", "localhost/saved/app:v1"])
+    with short_folder() as folder:  # podman takes no long one
+        podman: list[str | Path] = [
+            tool("podman"),
+            "--root",
+            folder / "root",
+            "--runroot",
+            folder / "run",
+            "--storage-driver",
+            "vfs",
+        ]
+        run([*podman, "load", "--input", loaded])
+        run([*podman, "save", "--output", tmp_path / "out.tar", "localhost/saved/app:v1"])
 
     source = DockerArchive(tmp_path / "out.tar", "localhost/saved/app:v1")
 

@@ -180,4 +180,6 @@ def test_a_header_that_was_written_is_read_back_by_python_too(size: int) -> None
 
     info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
     assert (info.name, info.size, info.mtime, info.uid) == ("blobs/sha256/" + "a" * 64, size, 0, 0)
+    long = "blobs/sha512/" + "b" * 128
+    assert members(header(long, 3) + b"abc" + bytes(509) + END) == {long: b"abc"}
     assert members(header("x", 3) + b"abc" + bytes(509) + END) == {"x": b"abc"}

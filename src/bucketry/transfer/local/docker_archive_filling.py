@@ -1,0 +1,195 @@
+"""``docker-archive:FILE[:name:tag]`` as a destination: what ``docker load`` takes.
+
+Layers stay as they are, for every Docker Engine takes gzip. Those of zstd are loaded by version 23 and later only, and
+so are decompressed unless ``keep_zstd``: they land in a file beside, and are written into the archive by `finish`,
+checked against the config's diff ids. The list, ``manifest.json``, comes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from bucketry import hashing
+from bucketry.oci import Descriptor, media_types
+from bucketry.oci.manifest import Kind
+from bucketry.oci.text import quoted
+from bucketry.transfer.compress import compression_of, decompress
+from bucketry.transfer.contract import RawManifest, Slot
+from bucketry.transfer.crew import closing, in_thread
+from bucketry.transfer.errors import NameUnusable, Refused, SourceDamaged, TransferError
+from bucketry.transfer.files import translated
+from bucketry.transfer.local.archive_filling import ArchiveFilling, Document, Place
+from bucketry.transfer.local.filling import blobs_of, open_partial
+from bucketry.transfer.local.reading import FileRange, OpenFile
+from bucketry.transfer.local.saved import LISTING, MAX_DOCUMENT, Entry, diff_ids, docker_name
+from bucketry.transfer.local.tar import MAX_SIZE
+
+_CONFIGS: Final = frozenset({media_types.OCI_CONFIG, media_types.DOCKER_CONFIG})
+
+
+class DockerArchiveFilling:
+    """A `bucketry.transfer.contract.Destination`. ``image``: what it is called once it is loaded.
+
+    Without ``image``, the tag that `begin` is given is taken if it is a whole name. An image may have no name.
+    """
+
+    def __init__(self, path: Path, image: str | None = None, *, keep_zstd: bool = False) -> None:
+        self._path = path
+        self._image = image
+        self._keep_zstd = keep_zstd
+        self.archive = ArchiveFilling(path, self.name)
+        self._waiting: set[str] = set()
+        self._loose: dict[str, Path] = {}
+        self._image_manifest: RawManifest | None = None
+
+    @property
+    def name(self) -> str:
+        return f"docker-archive:{self._path}" + (f":{self._image}" if self._image else "")
+
+    async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
+        manifest = self._only_image(root, manifests)
+        name = self._image or (tag if tag is not None and ("/" in tag or ":" in tag) else None)
+        config = manifest.parsed.config
+        assert config is not None
+        blobs = [config, *(blob for blob in blobs_of(manifest, ()) if blob.digest != config.digest)]
+        loose = [blob for blob in blobs[1:] if self._is_loose(blob)]
+        listing = {
+            "Config": _config_path(config),
+            "RepoTags": [docker_name(name)] if name else None,
+            "Layers": [self._layer_path(layer) for layer in manifest.parsed.layers],
+        }
+        await self.archive.begin(
+            [
+                Document(LISTING, json.dumps([listing], separators=(",", ":")).encode()),
+                Place(_config_path(config), config),
+                *(Place(self._layer_path(blob), blob) for blob in blobs[1:] if blob not in loose),
+            ],
+            # What they become is not known: this much is needed at least.
+            more=2 * sum(blob.size for blob in loose),
+        )
+        self._image_manifest = manifest
+        self._waiting = {blob.digest for blob in blobs}
+        self._loose = {
+            blob.digest: self._path.with_name(f"{self._path.name}.{blob.parsed.hex[:12]}.partial") for blob in loose
+        }
+
+    async def slot(self, blob: Descriptor) -> Slot | None:
+        loose = self._loose.get(blob.digest)
+        if loose is not None:
+            with translated(f"cannot write {loose}"):
+                await in_thread(_prepare, loose, blob.size)
+            return Slot(str(loose), 0)
+        slot = await self.archive.slot(blob)
+        if slot is None:
+            self._waiting.discard(blob.digest)
+        return slot
+
+    async def landed(self, blob: Descriptor) -> None:
+        self._waiting.discard(blob.digest)
+
+    async def complete(self) -> None:
+        """All that `finish` does, but for giving the file its name."""
+        if self._waiting:
+            raise TransferError(f"{self.name} is not complete: blob {min(self._waiting)} did not land")
+        assert self._image_manifest is not None
+        manifest = self._image_manifest.parsed
+        assert manifest.config is not None
+        if not self._loose:
+            return
+        entry = Entry(_config_path(manifest.config), tuple(layer.digest for layer in manifest.layers))
+        known = diff_ids(await self.archive.read(manifest.config), entry, self.name)
+        # A layer may be in an image twice.
+        for layer, diff_id in {pair[0].digest: pair for pair in zip(manifest.layers, known, strict=True)}.values():
+            path = self._loose.get(layer.digest)
+            if path is not None:
+                await self.archive.append(self._layer_path(layer), _checked(path, layer, str(diff_id)))
+
+    async def finish(self) -> None:
+        await self.complete()
+        await self.archive.publish()
+        self.remove_loose()
+
+    def remove_loose(self) -> None:
+        """What landed beside the archive, and is in it now."""
+        for path in self._loose.values():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    async def abandon(self) -> None:
+        for path in self._loose.values():
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()
+        await self.archive.abandon()
+
+    def _only_image(self, root: RawManifest, manifests: Sequence[RawManifest]) -> RawManifest:
+        """Of an index, the image that was chosen; what says how it was built has no place in such an archive."""
+        found = {
+            manifest.digest: manifest
+            for manifest in (root, *manifests)
+            if manifest.parsed.kind is Kind.IMAGE and _is_image(manifest)
+        }
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if not found:
+            raise NameUnusable(f"this is no image that Docker could run, and {self.name} holds nothing else: use oci:")
+        raise NameUnusable(
+            f"{self.name} holds an image for one platform, and there are {len(found)}: choose one by --platform, "
+            "or use oci:"
+        )
+
+    def _is_loose(self, layer: Descriptor) -> bool:
+        return not self._keep_zstd and compression_of(layer.media_type) == "zstd"
+
+    def _layer_path(self, layer: Descriptor) -> str:
+        if layer.media_type in media_types.NONDISTRIBUTABLE:
+            raise Refused(f"layer {layer.digest} is to be fetched from elsewhere, which Docker's archives cannot say")
+        kind = "none" if self._is_loose(layer) else compression_of(layer.media_type)
+        ending = {"gzip": ".tar.gz", "zstd": ".tar.zst"}.get(kind, ".tar")
+        return layer.parsed.hex[:64] + ending
+
+
+def _is_image(manifest: RawManifest) -> bool:
+    """Statements about builds are images too, by their config, but their layers are not (buildkit's attestations)."""
+    parsed = manifest.parsed
+    return (
+        parsed.config is not None
+        and parsed.config.media_type in _CONFIGS
+        and not any(layer.media_type == "application/vnd.in-toto+json" for layer in parsed.layers)
+    )
+
+
+def _config_path(config: Descriptor) -> str:
+    if config.size > MAX_DOCUMENT:
+        raise SourceDamaged(f"the config {config.digest} has {config.size:,} bytes: at most {MAX_DOCUMENT:,} are taken")
+    return f"{config.parsed.hex[:64]}.json"
+
+
+def _prepare(path: Path, size: int) -> None:
+    descriptor = open_partial(path)
+    try:
+        if os.fstat(descriptor).st_size > size:
+            os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+async def _checked(path: Path, layer: Descriptor, diff_id: str) -> AsyncIterator[bytes]:
+    """The layer's tar. Raises `SourceDamaged` where it is not the one that the config names."""
+    file = OpenFile(path, f"layer {layer.digest}")
+    try:
+        hasher = hashing.new(diff_id.partition(":")[0])
+        tar = decompress(FileRange(file, 0, layer.size).read(), most=MAX_SIZE, what=file.name)
+        async with closing(tar) as pieces:
+            async for piece in pieces:
+                await in_thread(hasher.update, piece)
+                yield piece
+    finally:
+        file.close()
+    if f"{hasher.algorithm}:{hasher.hexdigest()}" != diff_id:
+        raise SourceDamaged(f"layer {quoted(layer.digest, 100)} is not the tar that the image's config names")
