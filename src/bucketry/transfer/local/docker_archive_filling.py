@@ -24,7 +24,7 @@ from bucketry.transfer.crew import closing, in_thread
 from bucketry.transfer.errors import NameUnusable, Refused, SourceDamaged, TransferError
 from bucketry.transfer.files import translated
 from bucketry.transfer.local.archive_filling import ArchiveFilling, Document, Place
-from bucketry.transfer.local.filling import blobs_of, open_partial
+from bucketry.transfer.local.filling import blobs_of, holds, open_partial
 from bucketry.transfer.local.reading import FileRange, OpenFile
 from bucketry.transfer.local.saved import LISTING, MAX_DOCUMENT, Entry, diff_ids, docker_name
 from bucketry.transfer.local.tar import MAX_SIZE
@@ -81,10 +81,9 @@ class DockerArchiveFilling:
     async def slot(self, blob: Descriptor) -> Slot | None:
         loose = self._loose.get(blob.digest)
         if loose is not None:
-            with translated(f"cannot write {loose}"):
-                await in_thread(_prepare, loose, blob.size)
-            return Slot(str(loose), 0)
-        slot = await self.archive.slot(blob)
+            slot = await _loose_slot(loose, blob)
+        else:
+            slot = await self.archive.slot(blob)
         if slot is None:
             self._waiting.discard(blob.digest)
         return slot
@@ -170,13 +169,16 @@ def _config_path(config: Descriptor) -> str:
     return f"{config.parsed.hex[:64]}.json"
 
 
-def _prepare(path: Path, size: int) -> None:
-    descriptor = open_partial(path)
-    try:
-        if os.fstat(descriptor).st_size > size:
-            os.ftruncate(descriptor, size)
-    finally:
-        os.close(descriptor)
+async def _loose_slot(path: Path, blob: Descriptor) -> Slot | None:
+    with translated(f"cannot write {path}"):
+        descriptor = await in_thread(open_partial, path)
+        try:
+            if os.fstat(descriptor).st_size > blob.size:
+                os.ftruncate(descriptor, blob.size)
+            whole = await holds(descriptor, 0, blob)
+        finally:
+            os.close(descriptor)
+    return None if whole else Slot(str(path), 0)
 
 
 async def _checked(path: Path, layer: Descriptor, diff_id: str) -> AsyncIterator[bytes]:
