@@ -6,7 +6,7 @@ service that it names, if that is reached
 - over https, where the registry itself was reached over https or is on this machine: TLS says that the name is the
   registry's word, and that the service is the one it names;
 - at the registry's own origin;
-- over plain http on this machine, where the registry is on this machine too.
+- over plain http on this machine, where the registry is on this machine and reached so too.
 
 Everybody else gets none: a host that a redirect or an upload's ``Location`` leads to, and what that host says in a
 ``WWW-Authenticate`` of its own. An attacker who could choose the token service would otherwise read the password: one
@@ -70,7 +70,7 @@ def refusal(registry: URL, realm: URL) -> str | None:
         if registry.scheme == "https" or here:
             return None
         return "it was named over plain http, where anybody on the way could have named it"
-    if here and is_loopback(realm.host or ""):
+    if here and registry.scheme == "http" and is_loopback(realm.host or ""):
         return None
     return "it is reached over plain http, where anybody on the way can read what is sent"
 

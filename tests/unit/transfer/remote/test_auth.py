@@ -260,7 +260,7 @@ async def test_what_is_hidden_from_strangers_is_asked_for_with_credentials(
 
 
 async def test_the_door_is_looked_at_once(server: Scripted, repository: RemoteRepository, login: Credentials) -> None:
-    server.on("GET", "/v2/", web.Response)
+    server.on("GET", "/v2/", lambda: web.Response())
 
     for _ in range(3):
         assert not await repository.has_manifest(Digest.of(BODY))
@@ -373,6 +373,7 @@ async def test_a_token_that_cannot_be_is_refused(
         ("https://reg.example", "http://reg.example/token", False),
         ("https://reg.example", "http://auth.example/token", False),
         ("https://reg.example", "http://localhost:8080/token", False),
+        ("https://localhost:5000", "http://localhost:5001/token", False),
         ("http://reg.example:5000", "http://reg.example:5000/token", True),
         ("http://reg.example:5000", "http://reg.example:5001/token", False),
         ("http://reg.example:5000", "https://reg.example/token", False),
