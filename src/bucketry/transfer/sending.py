@@ -15,7 +15,7 @@ from bucketry.transfer.crew import closing, crew, in_thread
 from bucketry.transfer.errors import ContentMismatch, PartLost, Refused, SourceDamaged, TransferError, Unreachable
 from bucketry.transfer.events import Again, Done, Moved, Note, Read, Resumed, Skipped, Verified
 from bucketry.transfer.journal import Entry
-from bucketry.transfer.reading import read_range, steadily
+from bucketry.transfer.reading import is_ranged, read_range, steadily
 from bucketry.transfer.work import Counted, Work
 
 PIECES_AHEAD = 64
@@ -189,19 +189,32 @@ class _PartsOfBlob:
             work.tell(Resumed(item=self._item, size=sum(map(self._length, self._there))))
         own = isinstance(upload, HashedUpload) and self._fresh
         checkpoints = await work.patiently(self._item, self._reader.checkpoints)
-        hashes: InOrder | None = None
-        if checkpoints is None or own:
-            hashes = InOrder(NotingHasher(hashing.new(blob.parsed.algorithm)))
-        if self._reader.ranged:
-            await self._ranged(hashes)
-        else:
-            await self._in_order(hashes)
+        hashes = await self._move(hashed=checkpoints is None or own)
         if hashes is not None:
             if hashes.hasher.hexdigest() != blob.parsed.hex:
                 await work.patiently(self._item, upload.cancel)
                 raise damaged(self._source, blob, "other bytes than its digest says")
             checkpoints = hashes.hasher.checkpoints()
         await complete(work, self._item, upload, blob, checkpoints, own=own)
+
+    async def _move(self, *, hashed: bool) -> InOrder | None:
+        """Until every part arrived; with the hash of all, where it is wanted."""
+
+        def new_hash() -> InOrder | None:
+            return InOrder(NotingHasher(hashing.new(self._blob.parsed.algorithm))) if hashed else None
+
+        hashes = new_hash()
+        if is_ranged(self._reader):
+            try:
+                await self._ranged(hashes)
+            except Refused:
+                if is_ranged(self._reader):
+                    raise
+                hashes = new_hash()
+            else:
+                return hashes
+        await self._in_order(hashes)
+        return hashes
 
     async def _ranged(self, hashes: InOrder | None) -> None:
         async with crew(PIECES_AHEAD) as tasks:
