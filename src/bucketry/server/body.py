@@ -22,8 +22,9 @@ AHEAD = 256 * 1024
 costs the server a wake of three threads; asked for together, they come together. A frame of the chunked encoding is
 a piece, and docker's have 32 KiB."""
 
-MOST_AHEAD = 16
-"""Messages that are asked for at a time, however small the last piece was."""
+MOST_AHEAD = 8
+"""Messages that are asked for at a time, however small the last piece was: each may turn out to be as large as what is
+read of a connection at once (256 KiB), and is held outside the budget until its turn."""
 
 
 class ClientGone(BodyInterrupted):
