@@ -93,3 +93,34 @@ def mutations(seed: int, count: int) -> list[bytes]:
         lines += source.sample(_HEADERS, source.randrange(4))
         found.append("\r\n".join([*lines, "", ""]).encode("utf-8" if "é" in path else "latin-1") + body)
     return found
+
+
+_BODIES = [
+    b"",
+    b"{}",
+    b"[]",
+    b'{"size":1000}',
+    b'{"parts":[1]}',
+    b'{"parts":[0,10001]}',
+    b'{"digest":"%s","size":1000}' % ABSENT.encode(),
+    b'{"digest":"%s","size":1000,"checkpoints":"AAAA"}' % ABSENT.encode(),
+    b'{"digest":"%s","size":1000,"checkpoints":"\xff"}' % ABSENT.encode(),
+    b'{"size":',
+]
+
+
+def extension_mutations(seed: int, count: int, session: str) -> list[bytes]:
+    """Requests near to good ones of the extension, in the repository ``a``."""
+    source = random.Random(seed)
+    pieces = ["uploads", "checkpoints", "urls", "parts", "complete", session, session[:-1], "1", "0", ABSENT, *_PARTS]
+    shapes = [["uploads"], ["uploads", session], ["uploads", session, "complete"], ["uploads", session, "parts", "1"]]
+    found = []
+    for _ in range(count):
+        path = source.choice(shapes) + source.choices(pieces, k=source.randrange(3))
+        if source.random() < 0.3:
+            path = source.choices(pieces, k=source.randrange(5))
+        body = source.choice([*_BODIES, noise(seed, 1000)])
+        lines = [f"{source.choice(_METHODS)} /v2/a/_bucketry/{'/'.join(path)} HTTP/1.1", "Host: a"]
+        lines += [f"Content-Length: {len(body)}", *source.sample(_HEADERS, source.randrange(4))]
+        found.append("\r\n".join([*lines, "", ""]).encode("utf-8" if "é" in path else "latin-1") + body)
+    return found
