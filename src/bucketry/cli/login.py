@@ -122,17 +122,14 @@ def _checked(host: str) -> str:
     from bucketry.transfer.errors import NameUnusable
 
     name = host.removeprefix("https://").removeprefix("http://").rstrip("/")
-    if name == "index.docker.io/v1":  # as files and helpers have it
+    if name in ("index.docker.io", "index.docker.io/v1"):  # as files and helpers have it
         name = "docker.io"
     if "/" in name:
         raise NameUnusable(f"{ascii(name)[:80]} is not a registry: write its host alone, such as registry.example.com")
     try:
-        parsed = ImageReference.parse(f"{name}/team/app").registry
+        return ImageReference(name, "team/app").registry
     except OCIError as error:
         raise NameUnusable(error.message) from None
-    if parsed != name and name != "index.docker.io":
-        raise NameUnusable(f"{ascii(name)[:80]} is not a registry: write its host, with a dot or a port, or localhost")
-    return parsed
 
 
 def _from_input() -> str:
