@@ -1,7 +1,7 @@
 """Invariant 1 for parts in any order: what is read back is what is published, whatever requests and late parts come.
 
-Requests for one parallel session on two or three replicas, each stopped before one of its store calls while the others
-run; and parts with other bytes that arrive by a URL in between. In the end another replica brings the session to its end.
+Requests for one parallel session on two or three replicas, each stopped before one of its store calls while others run;
+and parts with other bytes that arrive by a URL in between. In the end another replica brings the session to its end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tests.unit.registry.helpers import (
     REPO,
     FakeClock,
     blob_bytes,
+    memory_store,
     noted,
     open_registry,
     pulled,
@@ -149,7 +150,7 @@ async def test_a_request_that_stops_while_others_run(first: str, late: bytes | N
     for second in ACTS:
         for stop in range(40):
             clock = FakeClock()
-            inner = MemoryStore(clock=clock.now, min_part=1, **FLAVOURS[flavour])
+            inner = memory_store(clock, **FLAVOURS[flavour])
             session = await begun(inner, clock)
             one = await Held.on(inner, clock, 2, stop)
             two = await Held.on(inner, clock, 3, None)
@@ -171,7 +172,7 @@ async def test_three_requests_that_stop_for_each_other(flavour: str, seed: int) 
     chance = random.Random(f"{flavour} {seed}")
     for _ in range(25):
         clock = FakeClock()
-        inner = MemoryStore(clock=clock.now, min_part=1, **FLAVOURS[flavour])
+        inner = memory_store(clock, **FLAVOURS[flavour])
         session = await begun(inner, clock)
         acts = [chance.choice(list(ACTS)) for _ in range(3)]
         replicas = [await Held.on(inner, clock, 2 + at, chance.randrange(14)) for at in range(3)]
