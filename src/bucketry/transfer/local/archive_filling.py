@@ -11,6 +11,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from bucketry.oci import Descriptor
 from bucketry.transfer.contract import Slot
@@ -20,7 +21,8 @@ from bucketry.transfer.files import translated
 from bucketry.transfer.local.filling import allocated, check_room, holds, open_locked, sync
 from bucketry.transfer.local.tar import END_MARK, header, padded
 
-_END = END_MARK * 2
+_END: Final = END_MARK * 2
+_PIECE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,14 @@ class ArchiveFilling:
         """A small blob that has landed."""
         with self._translated():
             return await in_thread(os.pread, self._descriptor, blob.size, self._offsets[blob.digest])
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """All of the tar, once it is whole."""
+        size = self._end + len(_END)
+        for start in range(0, size, _PIECE):
+            with self._translated():
+                piece = await in_thread(os.pread, self._descriptor, min(_PIECE, size - start), start)
+            yield piece
 
     async def append(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """A member whose size is not known before its end. Where it fails, the tar is as `begin` made it."""
