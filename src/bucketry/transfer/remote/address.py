@@ -41,7 +41,7 @@ def same_origin(one: URL, other: URL) -> bool:
 
 
 def resolve(base: URL, text: str) -> URL:
-    """The address ``text`` (absolute, or relative to ``base``) as it is written, without user, password and fragment.
+    """The address ``text`` (absolute, or relative to ``base``) as it is written, without its fragment.
 
     ValueError says what is wrong with it: nothing but printable ASCII may reach a request line, and nothing but http
     and https is spoken.
@@ -58,8 +58,8 @@ def resolve(base: URL, text: str) -> URL:
         raise ValueError(f"{url.scheme[:20]}: is not spoken here")
     if not url.host or (given.scheme and not given.host):
         raise ValueError("it names no host")
-    if url.raw_user is not None or url.raw_password is not None:
-        url = url.with_user(None)
+    if "@" in url.raw_authority:
+        raise ValueError("it names a user: no server has a say in who logs in")
     return url.with_fragment(None)
 
 

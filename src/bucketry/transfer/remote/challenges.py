@@ -43,7 +43,8 @@ def parse_challenges(headers: Iterable[str]) -> tuple[Challenge, ...]:
     found: list[Challenge] = []
     for header in headers:
         if len(header) <= MAX_HEADER:
-            found += _read(header)
+            # What is not ASCII is in no part that is used; as surrogates it could not be sent anywhere.
+            found += _read(header.encode("ascii", "replace").decode())
     return tuple(found[:MAX_CHALLENGES])
 
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol
 from bucketry.oci.reference import DEFAULT_REGISTRY
 from bucketry.transfer.errors import Misconfigured
 from bucketry.transfer.remote.answer import clean
-from bucketry.transfer.remote.helpers import TOKEN_USER, Helper, Run, run_program
+from bucketry.transfer.remote.helpers import TOKEN_USER, Helper, Run, is_text, run_program
 
 _DOCKER_KEY: Final = "https://index.docker.io/v1/"
 """By which everybody knows Docker Hub: the address of an API that is no more."""
@@ -279,6 +279,8 @@ class _File:
             user, password, identity = "", "", password
         if not (user or password or identity or fields["registrytoken"]):
             return None
+        if not is_text(f"{user}{password}{identity}{fields['registrytoken']}"):
+            raise self.broken(written, "holds what is no text")
         return Credentials(str(self.path), user, password, identity, fields["registrytoken"] or None)
 
     def _decoded(self, written: str, auth: str) -> tuple[str, str]:

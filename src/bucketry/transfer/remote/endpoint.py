@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +45,7 @@ class Endpoint:
         self.origin = origin
         self._auth = Authorizer(session, host, origin, source)
         self._looked = False
+        self._looking = asyncio.Lock()
 
     def url(self, target: str | URL) -> URL:
         """``target``: a path, encoded, with its query; or an address in full."""
@@ -186,13 +188,14 @@ class Endpoint:
 
         Some answer anonymous requests for what is private as if it did not exist.
         """
-        if self._looked or await self._auth.credentials(purpose.repository) is None:
-            return False
-        self._looked = True
-        async with await self.session.send("GET", self.url("/v2/")) as answer:
-            if answer.status == 401:
-                self._auth.learn(parse_challenges(answer.headers.getall("WWW-Authenticate", ())))
-        return self._auth.challenged
+        async with self._looking:
+            if not self._looked:
+                async with await self.session.send("GET", self.url("/v2/")) as answer:
+                    if answer.status == 401:
+                        self._auth.learn(parse_challenges(answer.headers.getall("WWW-Authenticate", ())))
+                self._looked = True
+        # Only now: a helper is a program to start, and may be broken where nobody needs it.
+        return self._auth.challenged and await self._auth.credentials(purpose.repository) is not None
 
     async def _once(
         self,

@@ -89,7 +89,7 @@ class Helper:
             user, secret = document["Username"], document["Secret"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise Misconfigured(f"{self.origin} does not answer as credential helpers do") from None
-        if not isinstance(user, str) or not isinstance(secret, str):
+        if not isinstance(user, str) or not isinstance(secret, str) or not is_text(user + secret):
             raise Misconfigured(f"{self.origin} does not answer as credential helpers do")
         return (user, secret) if secret else None
 
@@ -126,3 +126,12 @@ class Helper:
         if secret:
             said = said.replace(secret, "***")
         return Misconfigured(f"{self.origin} failed to {verb}: {clean(said) or f'exit code {finished.code}'}")
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be sent: JSON may hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

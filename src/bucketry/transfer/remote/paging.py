@@ -16,7 +16,7 @@ from bucketry.transfer.remote.endpoint import Endpoint
 
 MAX_PAGES: Final = 10_000
 
-_LINK: Final = re.compile(r"\s*+<([^>]*+)>([^,]*+)")
+_LINK: Final = re.compile(r"<([^>]*+)>([^,]*+)")
 _NEXT: Final = re.compile(r';\s*+rel\s*+=\s*+"?next"?', re.IGNORECASE)
 
 
@@ -39,9 +39,9 @@ async def pages(endpoint: Endpoint, first: str, purpose: Purpose, doing: str) ->
 
 def following(endpoint: Endpoint, answer: Answer, doing: str) -> URL | None:
     """The next page; None where this is the last. Raises `Refused`."""
-    for header in answer.headers.getall("Link", ()):
-        link = _LINK.match(header)
-        if link is None or _NEXT.search(link[2]) is None:
+    links = [link for header in answer.headers.getall("Link", ()) for link in _LINK.finditer(header)]
+    for link in links:
+        if _NEXT.search(link[2]) is None:
             continue
         try:
             url = resolve(answer.url, link[1])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from urllib.parse import parse_qs, parse_qsl
 
 import pytest
 from aiohttp import web
-from tests.unit.transfer.remote.conftest import PASSWORD, USER, Clock, Known
+from tests.unit.transfer.remote.conftest import USER, Clock, Known
+from tests.unit.transfer.remote.samples import BASIC, BODY, MANIFEST, TokenRegistry, manifest
 from tests.unit.transfer.remote.scripted import Asked, Scripted, challenge, error
 from yarl import URL
 
@@ -18,44 +18,7 @@ from bucketry.transfer.remote import RemoteRepository
 from bucketry.transfer.remote.auth import refusal
 from bucketry.transfer.remote.credentials import Credentials
 
-BODY = b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}'
-TYPE = "application/vnd.oci.image.index.v1+json"
-MANIFEST = "/v2/team/app/manifests/v1"
-BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ORIGIN = "/home/alice/.docker/config.json"
-
-
-def manifest() -> web.Response:
-    return web.Response(body=BODY, content_type=TYPE)
-
-
-class TokenRegistry:
-    """A registry that takes the tokens it gave, as long as they are good."""
-
-    def __init__(self, server: Scripted, *, expires: float = 300) -> None:
-        self.server = server
-        self.expires = expires
-        self.good: set[str] = set()
-        self.count = 0
-        self.users: tuple[str | None, ...] = (BASIC,)
-        server.on("GET", "/token", self.token)
-        server.on("GET", MANIFEST, self.guarded)
-
-    @property
-    def challenge(self) -> str:
-        return f'Bearer realm="{self.server.url}/token",service="the service",scope="repository:team/app:pull"'
-
-    def token(self, asked: Asked) -> web.Response:
-        if asked.authorization not in self.users:
-            return error(401, "UNAUTHORIZED", "no such user")
-        self.count += 1
-        self.good.add(f"token-{self.count}")
-        return web.json_response({"token": f"token-{self.count}", "expires_in": self.expires})
-
-    def guarded(self, asked: Asked) -> web.Response:
-        if (asked.authorization or "").removeprefix("Bearer ") in self.good:
-            return manifest()
-        return challenge(self.challenge)
 
 
 async def test_nothing_is_sent_where_nothing_is_asked_for(
@@ -266,6 +229,58 @@ async def test_the_door_is_looked_at_once(server: Scripted, repository: RemoteRe
         assert not await repository.has_manifest(Digest.of(BODY))
 
     assert len(server.requests("GET", "/v2/")) == 1
+
+
+async def test_tasks_that_are_refused_at_once_all_wait_for_the_door(
+    server: Scripted, repository: RemoteRepository, login: Credentials
+) -> None:
+    async def door() -> web.Response:
+        await asyncio.sleep(0.05)
+        return challenge('Basic realm="x"')
+
+    server.on("GET", "/v2/", lambda asked: door())
+    server.on(
+        "GET",
+        MANIFEST,
+        lambda asked: manifest() if asked.authorization == BASIC else error(404, "NAME_UNKNOWN", "no such thing"),
+    )
+
+    found = await asyncio.gather(*(repository.manifest() for _ in range(5)))
+
+    assert {each.body for each in found} == {BODY}
+    assert len(server.requests("GET", "/v2/")) == 1
+
+
+async def test_credentials_that_nobody_asked_for_are_not_looked_up(
+    server: Scripted, repository: RemoteRepository, known: Known, login: Credentials
+) -> None:
+    """Whoever keeps them may be broken, which is nobody's business here."""
+    server.on("GET", "/v2/", lambda: web.Response())
+
+    assert not await repository.has_manifest(Digest.of(BODY))
+
+    assert known.looked == []
+
+
+async def test_a_challenge_that_is_no_text_is_answered_all_the_same(
+    server: Scripted, repository: RemoteRepository, login: Credentials
+) -> None:
+    registry = TokenRegistry(server)
+
+    async def raw(request: web.BaseRequest) -> web.StreamResponse:
+        if request.headers.get("Authorization"):
+            return manifest()
+        assert request.transport is not None
+        line = registry.challenge.replace("the service", "\xff\xfe").encode("latin-1")
+        request.transport.write(
+            b"HTTP/1.1 401 No\r\nContent-Length: 0\r\nConnection: close\r\nWWW-Authenticate: " + line + b"\r\n\r\n"
+        )
+        request.transport.close()
+        return web.Response()
+
+    server.raw("GET", MANIFEST, raw)
+
+    assert (await repository.manifest()).body == BODY
 
 
 async def test_wrong_credentials_name_their_file(

@@ -8,8 +8,8 @@ import re
 
 import pytest
 from aiohttp import web
+from tests.unit.transfer.remote.samples import BLOB, BLOB_PATH, LAYER
 from tests.unit.transfer.remote.scripted import Asked, Scripted, error, redirect
-from tests.unit.transfer.remote.test_repository import BLOB, BLOB_PATH, LAYER
 
 from bucketry.transfer.errors import ContentMismatch, NotPermitted, Refused, TransferError, Unreachable
 from bucketry.transfer.remote import RemoteRepository, Session

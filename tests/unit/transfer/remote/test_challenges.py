@@ -56,7 +56,7 @@ def test_challenges_are_read_as_they_are_written(
 
 
 @given(st.lists(st.text(st.characters(codec="latin-1"), max_size=200), max_size=3))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_header_is_an_error(headers: list[str]) -> None:
     for challenge in parse_challenges(headers):
         assert challenge.scheme == challenge.scheme.lower() != ""
@@ -76,7 +76,7 @@ def test_no_header_is_an_error(headers: list[str]) -> None:
         max_size=4,
     )
 )
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_what_is_written_comes_back(challenges: list[tuple[str, dict[str, str]]]) -> None:
     def quoted(value: str) -> str:
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

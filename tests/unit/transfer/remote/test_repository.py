@@ -9,8 +9,20 @@ import msgspec
 import pytest
 from aiohttp import web
 from tests.unit.transfer.remote.conftest import NewServer
+from tests.unit.transfer.remote.samples import (
+    BASIC,
+    BLOB,
+    BLOB_PATH,
+    BODY,
+    LAYER,
+    MANIFEST,
+    TYPE,
+    UPLOADS,
+    TokenRegistry,
+    manifest,
+    pieces,
+)
 from tests.unit.transfer.remote.scripted import Asked, Scripted, challenge, error, redirect
-from tests.unit.transfer.remote.test_auth import BASIC, BODY, MANIFEST, TYPE, TokenRegistry, manifest
 
 from bucketry.oci import Descriptor, Digest, ImageReference, media_types
 from bucketry.transfer.contract import RawManifest
@@ -25,18 +37,9 @@ from bucketry.transfer.errors import (
 from bucketry.transfer.remote import RemoteRepository, Session
 from bucketry.transfer.remote.credentials import Credentials
 
-LAYER = bytes(range(256)) * 4096
-BLOB = Descriptor(media_type=media_types.OCI_LAYER, digest=str(Digest.of(LAYER)), size=len(LAYER))
-BLOB_PATH = f"/v2/team/app/blobs/{BLOB.digest}"
-UPLOADS = "/v2/team/app/blobs/uploads/"
 SUBJECT = Digest.of(b"subject")
 FALLBACK = f"/v2/team/app/manifests/sha256-{SUBJECT.hex}"
 REFERRERS = f"/v2/team/app/referrers/{SUBJECT}"
-
-
-async def pieces(data: bytes = LAYER, size: int = 100_000) -> AsyncIterator[bytes]:
-    for begin in range(0, len(data), size):
-        yield data[begin : begin + size]
 
 
 def index(*manifests: Descriptor) -> bytes:

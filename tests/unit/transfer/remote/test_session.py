@@ -14,9 +14,8 @@ from aiohttp import web
 from tests.support.ports import free_port
 from tests.support.tools import run, tool
 from tests.unit.transfer.remote.conftest import PASSWORD, USER, Known
+from tests.unit.transfer.remote.samples import BASIC, BLOB, MANIFEST, UPLOADS, manifest, pieces
 from tests.unit.transfer.remote.scripted import Asked, Scripted, challenge, redirect
-from tests.unit.transfer.remote.test_auth import BASIC, MANIFEST, manifest
-from tests.unit.transfer.remote.test_repository import BLOB, UPLOADS, pieces
 
 from bucketry.oci import ImageReference
 from bucketry.transfer.errors import Misconfigured, Refused, Unreachable
