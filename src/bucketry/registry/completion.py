@@ -20,6 +20,7 @@ import structlog
 from bucketry.hashing import Checkpoints
 from bucketry.oci import Digest
 from bucketry.oci.errors import BlobUnknown, DigestMismatch, OCIError, SizeInvalid, UploadInvalid, UploadUnknown
+from bucketry.registry import noting
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.ended import EndedSessions
 from bucketry.registry.partition import check_parts
@@ -126,6 +127,7 @@ class Completions:
         self._worker = ids.token()
         self._turns = asyncio.Semaphore(settings.verify_at_once)
         self._runs: dict[str, _Run] = {}
+        self._closed = False
         self._seen: OrderedDict[str, tuple[str, float]] = OrderedDict()
         """The etag of each session that others work on, and when it was first seen by the monotonic clock."""
 
@@ -139,7 +141,11 @@ class Completions:
         loop = asyncio.get_running_loop()
         until = loop.time() + max(wait, 0.0)
         while True:
-            run = self._runs.get(ticket.key) or self._start(ticket, asked)
+            run = self._runs.get(ticket.key)
+            if run is None:
+                if self._closed:
+                    return Verifying(0, asked.size)
+                run = self._start(ticket, asked)
             await self._begun(run)
             if not run.task.done():
                 asked.check_same(str(run.asked.digest), run.asked.size)
@@ -157,9 +163,14 @@ class Completions:
             await asyncio.sleep(min(_LOOK_AGAIN, until - loop.time()))
 
     async def close(self) -> None:
+        """Gives all claims back. Whoever waits, or asks from now on, is told to ask again, as another replica will
+        answer. May be called more than once."""
         runs = list(self._runs.values())
-        for run in runs:
-            run.task.cancel()
+        if not self._closed:
+            # Once only: what is cancelled is writing that it gives its claim back.
+            self._closed = True
+            for run in runs:
+                run.task.cancel()
         if runs:
             await asyncio.wait([run.task for run in runs])
 
@@ -187,13 +198,24 @@ class Completions:
 
     async def _complete(self, run: _Run) -> _Answer:
         for attempt in range(_ATTEMPTS):
-            found = await self._claim(run)
+            found = await self._claimed(run)
             if not isinstance(found, _Claim):
                 return found
             run.begun.set()
             with suppress(_Superseded):
                 return await self._work(run, found, last=attempt == _ATTEMPTS - 1)
         return Verifying(run.verified, run.asked.size)
+
+    async def _claimed(self, run: _Run) -> _Answer | _Claim:
+        """As `_claim`. Where this is cancelled meanwhile, what was claimed all the same is given back."""
+        claiming = asyncio.create_task(self._claim(run))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await asyncio.wait((claiming,))
+            if claiming.exception() is None and isinstance(claim := claiming.result(), _Claim):
+                await self._give_back(run, claim)
+            raise
 
     async def _claim(self, run: _Run) -> _Answer | _Claim:
         """The session as this process's; else what there is to answer."""
@@ -286,10 +308,7 @@ class Completions:
             await self._fail(claim, error)
             raise
         except (StoreError, OCIError, asyncio.CancelledError):
-            with suppress(StoreError, _Superseded):
-                await self._write(
-                    claim, msgspec.structs.replace(claim.session, verification=Verification(verified=run.verified))
-                )
+            await self._give_back(run, claim)
             raise
 
     async def _while_saying_so(self, run: _Run, claim: _Claim) -> Checkpoints | None:
@@ -326,7 +345,7 @@ class Completions:
             await self._store.abort_multipart(claim.data, session.upload)
             await self._store.put(claim.data, b"")
         if asked.trusted and not claim.taken_over:
-            return asked.checkpoints
+            return None if asked.checkpoints is None else noting.to_keep(asked.checkpoints, self._settings.segment)
 
         def verified(size: int) -> None:
             run.verified += size
@@ -361,6 +380,12 @@ class Completions:
         except _Superseded:
             return  # Whoever has the session finds the same.
         await self._store.delete(claim.data)
+
+    async def _give_back(self, run: _Run, claim: _Claim) -> None:
+        """Writes that nobody is at work."""
+        idle = Verification(verified=run.verified)
+        with suppress(StoreError, _Superseded):
+            await self._write(claim, msgspec.structs.replace(claim.session, verification=idle))
 
     async def _say(self, run: _Run, claim: _Claim) -> None:
         """Writes that this process is at work. Raises `_Superseded`."""

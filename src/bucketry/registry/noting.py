@@ -62,6 +62,12 @@ def checkpoints(hasher: Hasher) -> Checkpoints | None:
     return None if noted is None or noted.count == 1 else noted
 
 
+def to_keep(given: Checkpoints, segment: int) -> Checkpoints | None:
+    """What is stored of a client's checkpoints that held: as this registry's own where that costs nothing."""
+    best = coarser(given, segment)
+    return None if best.count == 1 else best
+
+
 def coarser(given: Checkpoints, segment: int) -> Checkpoints:
     """The same list with the longer ``segment`` where that only leaves states out; else as it is."""
     every = segment // given.segment

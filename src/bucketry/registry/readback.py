@@ -86,8 +86,7 @@ class ReadBack:
             check_digest(digest, hasher.hexdigest())
             return noting.checkpoints(hasher)
         await self._in_segments(data, given, verified)
-        best = noting.coarser(given, self._segment)
-        return None if best.count == 1 else best
+        return noting.to_keep(given, self._segment)
 
     async def _in_segments(self, data: str, given: Checkpoints, verified: Callable[[int], None]) -> None:
         """Raises `DigestMismatch` with the numbers of segments that do not hold: of those that were begun by then."""

@@ -397,6 +397,22 @@ async def test_what_this_process_hashed_is_not_read_back(client: Client, store: 
     assert Checkpoints.parse(await client.registry.blobs.checkpoints(REPO, DIGEST)) == noted(DATA)
 
 
+@pytest.mark.parametrize(("size", "segment"), [(10, 64), (5 * PART, 64 * PART)])
+async def test_a_list_of_one_segment_is_not_kept(
+    registry: Registry, inner: MemoryStore, size: int, segment: int
+) -> None:
+    client = Client(registry, blob_bytes(size))
+    await client.begin()
+    await client.put()
+
+    await registry.parallel.complete(
+        REPO, ALICE, client.session, client.digest, size, noted(client.data, segment).encode(), wait=5, hashed=True
+    )
+
+    after = await truth(inner)
+    assert (after.problems, after.checkpoints) == ([], {})
+
+
 async def test_what_another_process_began_is_read_back(client: Client, inner: MemoryStore, clock: FakeClock) -> None:
     view = FaultyStore(inner)
     other = await open_registry(view, clock, replica=2)
