@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ _ID = re.compile(
 )
 _MOST = 6 * 1024**3
 """Bytes: more than the largest tail, one part."""
+RECENT_BYTES = 8 * 1024 * 1024
+"""Of tails that a process remembers."""
+RECENT_SESSIONS = 256
 UNDECLARED = "any"
 """In place of an algorithm where the client did not say which digest it will commit: sha256 is the guess."""
 
@@ -153,6 +157,32 @@ class Held:
     session: Session
     tail: memoryview
     etag: str
+
+
+class RecentSessions:
+    """What this process saved last, so that the commit that follows need not read it again, with up to a part of bytes.
+
+    Only for who changes the session by compare-and-swap next: another replica may have moved it on, or ended it.
+    """
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[str, Held] = OrderedDict()
+        self._size = 0
+
+    def keep(self, key: str, held: Held) -> None:
+        self.take(key)
+        # A copy: the tail is a view of the buffer of a whole part.
+        self._held[key] = Held(held.session, memoryview(bytes(held.tail)), held.etag)
+        self._size += len(held.tail)
+        while self._size > RECENT_BYTES or len(self._held) > RECENT_SESSIONS:
+            self._size -= len(self._held.popitem(last=False)[1].tail)
+
+    def take(self, key: str) -> Held | None:
+        """The session, which is forgotten with that."""
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._size -= len(held.tail)
+        return held
 
 
 class Sessions:

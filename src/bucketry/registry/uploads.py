@@ -23,7 +23,7 @@ import msgspec
 
 from bucketry.hashing import Hasher
 from bucketry.oci import Digest
-from bucketry.oci.errors import BlobUnknown, RangeInvalid, UploadInvalid, UploadUnknown
+from bucketry.oci.errors import BlobUnknown, OCIError, RangeInvalid, UploadInvalid, UploadUnknown
 from bucketry.registry import layout, noting
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.budget import MemoryBudget, Reservation
@@ -35,6 +35,7 @@ from bucketry.registry.parts import PartStream, too_many_parts
 from bucketry.registry.sessions import (
     UNDECLARED,
     Held,
+    RecentSessions,
     Session,
     Sessions,
     State,
@@ -69,6 +70,7 @@ class Uploads:
         self._store = store
         self._blobs = blobs
         self._sessions = sessions
+        self._recent = RecentSessions()
         self._ended = ended
         self._ids = ids
         self._settings = settings
@@ -234,8 +236,20 @@ class Uploads:
             blob = await self.push(ticket.repository, digest, chunk)
             self._ended.add(ticket.session_id, digest, None)
             return blob
+        recent = self._recent.take(ticket.key)
+        if recent is not None and chunk is None:
+            try:
+                return await self._take_from(ticket, recent, digest, None, continued=continued)
+            except OCIError:
+                pass  # Another replica may have moved the session on: what the store says counts.
+        return await self._take_from(ticket, None, digest, chunk, continued=continued)
+
+    async def _take_from(
+        self, ticket: Ticket, recent: Held | None, digest: Digest, chunk: Chunk | None, *, continued: bool
+    ) -> Blob | Session:
+        """``recent``: the session as this process saved it last; None: as the store has it."""
         with await self.budget.reserve(self._settings.part_size) as reservation:
-            held = await self._sessions.load(ticket)
+            held = recent or await self._sessions.load(ticket)
             session = self._session(ticket, held, continued=continued)
             check_not_cancelled(session)
             if session.state is State.COMMITTING:
@@ -313,7 +327,9 @@ class Uploads:
                 raise
         else:
             with _handed_over(stream):
-                await self._replace(ticket, keeper, kept, stream.rest())
+                held = await self._replace(ticket, keeper, kept, stream.rest())
+            if kept.upload is not None:
+                self._recent.keep(ticket.key, held)
 
     async def _replace(self, ticket: Ticket, keeper: _Keeper, session: Session, tail: Buffer) -> Held:
         try:
