@@ -47,6 +47,7 @@ class Lifetime:
         self._store: Store | None = None
         self._registry: Registry | None = None
         self._cut: asyncio.TimerHandle | None = None
+        self._giving_up: asyncio.Task[None] | None = None
         self.drain = Drain()
         self.handlers: Handlers | None = None
         """None until the registry is open."""
@@ -98,6 +99,9 @@ class Lifetime:
         self.drain.stopping = True
         loop = asyncio.get_running_loop()
         self._cut = loop.call_later(self._config.limits.shutdown_grace, self.drain.cut_off)
+        if self._registry is not None:
+            # Those who wait for a verification are answered at once, and ask a replica that stays.
+            self._giving_up = loop.create_task(self._registry.parallel.close())
         os.kill(os.getpid(), signal.SIGINT)
 
     def _orphaned(self) -> None:
@@ -109,6 +113,8 @@ class Lifetime:
     async def _close(self) -> None:
         if self._cut is not None:
             self._cut.cancel()
+        if self._giving_up is not None:
+            await self._giving_up
         if self._registry is not None:
             await self._registry.close()
         if self._store is not None:
