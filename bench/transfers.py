@@ -60,7 +60,7 @@ def _round(sides: _Sides) -> Iterator[tuple[str, float]]:
     layout = f"oci:{image.folder}:{TAG}"
     theirs = f"docker://127.0.0.1:{peer.port}/{REPOSITORY}:{TAG}"
     over_http = f"127.0.0.1:{ours.port}/{REPOSITORY}:{TAG}"
-    direct = f"s3://{sides.bucket.name}/direct/{REPOSITORY}:{TAG}"
+    direct = f"s3://{sides.bucket.name}/direct//{REPOSITORY}:{TAG}"
     yield "push by skopeo to the peer", _skopeo(layout, theirs)
     for name, options in S5CMD_SETTINGS.items():
         target = f"s3://{sides.bucket.name}/s5cmd/{len(options)}"
