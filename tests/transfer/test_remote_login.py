@@ -172,6 +172,7 @@ def test_a_registry_that_asks_for_nothing_has_checked_nothing(
         (["login", "localhost:1", "--password-stdin"], 2, "needs the user's name"),
         (["login", "localhost:1", "-u", "a:b", "--password-stdin"], 2, "without a colon"),
         (["login", "localhost:1", "-u", "", "--password-stdin"], 2, "a user's name"),
+        (["login", "localhost:1", "-u", USER, "--password-stdin", "--insecure"], 1, "localhost:1: no connection"),
         (["login", "registry", "-u", USER, "--password-stdin"], 1, "'registry' cannot stand for a registry"),
         (["login", "reg.example/team/app", "-u", USER, "--password-stdin"], 1, "write its host alone"),
         (["login", "reg.example:port", "-u", USER, "--password-stdin"], 1, "reg.example:port"),
@@ -191,6 +192,24 @@ def test_what_cannot_be_is_one_clear_line(
     [line] = captured.err.splitlines()
     assert words in line
     assert PASSWORD not in line
+
+
+@pytest.mark.parametrize("text", ["", f"{USER}\n"])
+def test_a_terminal_that_is_closed_is_one_clear_line(
+    text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def closed(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(sys, "stdin", Terminal(text))
+    monkeypatch.setattr(getpass, "getpass", closed)
+
+    assert main(["login", "localhost:1"]) == 2
+    assert "a password are needed" in capsys.readouterr().err
 
 
 def test_a_broken_file_is_named(

@@ -59,8 +59,11 @@ def login(
     if not password_stdin and not sys.stdin.isatty():
         complain("there is no terminal to ask for a password: -u USER --password-stdin reads it from standard input")
         return 2
-    user = input("Username: ").strip() if username is None else username
-    password = _from_input() if password_stdin else _asked_for()
+    try:
+        user = input("Username: ").strip() if username is None else username
+        password = sys.stdin.readline().rstrip("\r\n") if password_stdin else _asked_for()
+    except EOFError:
+        user = password = ""
     if not user or not password or ":" in user:
         complain("a user's name without a colon and a password are needed")
         return 2
@@ -130,10 +133,6 @@ def _checked(host: str) -> str:
         return ImageReference(name, "team/app").registry
     except OCIError as error:
         raise NameUnusable(error.message) from None
-
-
-def _from_input() -> str:
-    return sys.stdin.readline().rstrip("\r\n")
 
 
 def _asked_for() -> str:

@@ -44,6 +44,7 @@ MAX_TOKEN: Final = 16 * 1024
 _MAX_ANSWER: Final = 256 * 1024
 _LIFETIME: Final = 60.0
 """Seconds that a token lives where its service does not say (Docker's token specification)."""
+_MAX_LIFETIME: Final = 24 * 3600.0
 _MARGIN: Final = 10.0
 
 
@@ -204,7 +205,8 @@ class Authorizer:
 
     async def _token(self, challenge: Challenge, scopes: tuple[str, ...], found: Credentials | None) -> _Token:
         realm, service = challenge.get("realm") or "", challenge.get("service") or ""
-        key = (realm, service, found.origin if found is not None else "", *scopes)
+        whose = ("", "") if found is None else (found.origin, found.username)
+        key = (realm, service, *whose, *scopes)
         async with self._asking.setdefault(key, asyncio.Lock()):
             token = self._tokens.get(key)
             if token is None or token.until <= self._session.monotonic():
@@ -273,8 +275,7 @@ class Authorizer:
         if not isinstance(text, str) or not 0 < len(text) <= MAX_TOKEN or not all("!" <= c <= "~" for c in text):
             raise Refused(strange)
         seconds = fields.get("expires_in")
-        lifetime = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else _LIFETIME
-        lifetime = min(lifetime, 24 * 3600.0)
+        lifetime = min(seconds, _MAX_LIFETIME) if isinstance(seconds, int | float) and seconds > 0 else _LIFETIME
         return _Token(text, self._session.monotonic() + max(lifetime - _MARGIN, lifetime / 2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from typing import Final, TypeVar
@@ -72,6 +73,7 @@ class RemoteRepository:
         self._path = f"/v2/{reference.repository}"
         self._reading = Purpose(self._repository, (f"repository:{self._repository}:pull",))
         self._writing = Purpose(self._repository, (f"repository:{self._repository}:pull,push",))
+        self._tagging = asyncio.Lock()
         self._extension = Extension(self._endpoint, self._repository, self._writing, self._reading)
 
     @property
@@ -261,13 +263,15 @@ class RemoteRepository:
 
     async def _tag_referrer(self, subject: Digest, manifest: RawManifest) -> None:
         """Adds a referrer to the tag that stands for the API (spec, "Pushing Manifests with Subject")."""
-        known = await self._tagged_referrers(subject)
-        if any(referrer.digest == str(manifest.digest) for referrer in known):
-            return
-        added = manifest.parsed.referrer(manifest.digest, len(manifest.body))
-        document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [*known, added]}
-        body = msgspec.json.encode(document)
-        await self._put(RawManifest(body, media_types.OCI_INDEX, Digest.of(body)), _referrers_tag(subject))
+        # One at a time: the tag is read, and then written. Against other processes nothing can be done.
+        async with self._tagging:
+            known = await self._tagged_referrers(subject)
+            if any(referrer.digest == str(manifest.digest) for referrer in known):
+                return
+            added = manifest.parsed.referrer(manifest.digest, len(manifest.body))
+            document = {"schemaVersion": 2, "mediaType": media_types.OCI_INDEX, "manifests": [*known, added]}
+            body = msgspec.json.encode(document)
+            await self._put(RawManifest(body, media_types.OCI_INDEX, Digest.of(body)), _referrers_tag(subject))
 
     def _named(self, reference: Digest | str) -> str:
         return f"{self._repository}{'@' if isinstance(reference, Digest) else ':'}{reference}"

@@ -66,7 +66,8 @@ class Session:
         self._stall = read_timeout
         self._certificates = tuple(certificates)
         self._endpoints: dict[str, Endpoint] = {}
-        self._contexts: dict[Path | None, ssl.SSLContext] = {}
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self._loading = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
         self.monotonic = monotonic
@@ -108,7 +109,7 @@ class Session:
                     headers={"User-Agent": _USER_AGENT, **(headers or {})},
                     data=data,
                     allow_redirects=False,
-                    proxy=_proxy_for(url),
+                    proxy=self._proxy(url),
                     ssl=context if context is not None else True,
                 )
         except Exception:
@@ -149,12 +150,22 @@ class Session:
 
     async def _context(self, url: URL) -> ssl.SSLContext:
         """What certificates of a host are checked by. Read once, off the loop."""
-        folder = self._folder(authority_of(url))
+        authority = authority_of(url)
         async with self._loading:
-            context = self._contexts.get(folder)
-            if context is None:
-                context = self._contexts[folder] = await asyncio.to_thread(_load, folder)
-        return context
+            if authority not in self._contexts:
+                folder = self._folder(authority)
+                # Hosts without a folder share one: it takes a while to make.
+                name = authority if folder is not None else ""
+                if name not in self._contexts:
+                    self._contexts[name] = await asyncio.to_thread(_load, folder)
+                self._contexts[authority] = self._contexts[name]
+            return self._contexts[authority]
+
+    def _proxy(self, url: URL) -> str | None:
+        known = (url.scheme, url.host or "")
+        if known not in self._proxies:
+            self._proxies[known] = _proxy_for(url)
+        return self._proxies[known]
 
 
 def _load(folder: Path | None) -> ssl.SSLContext:

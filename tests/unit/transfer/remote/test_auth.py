@@ -76,7 +76,7 @@ async def test_many_tasks_share_one_token(server: Scripted, repository: RemoteRe
     assert registry.count == 1
 
 
-@pytest.mark.parametrize(("expires", "after"), [(300, 291), (60, 51), (5, 2.6)])
+@pytest.mark.parametrize(("expires", "after"), [(300, 291), (60, 51), (5, 2.6), (0, 51), (10**400, 86400)])
 async def test_a_token_is_renewed_before_it_ends(
     server: Scripted, repository: RemoteRepository, login: Credentials, clock: Clock, expires: float, after: float
 ) -> None:
