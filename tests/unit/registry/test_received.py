@@ -56,12 +56,17 @@ async def test_no_bytes_are_no_part() -> None:
 
 
 async def test_too_long_is_refused_before_it_is_read() -> None:
-    async def unread() -> AsyncIterator[bytes]:
-        pytest.fail("it was read")
-        yield b""
+    read = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        read = True
+        yield b"x"
 
     with pytest.raises(SizeInvalid):
-        await taken(Chunk(unread(), PART + 1))
+        await taken(Chunk(body(), PART + 1))
+
+    assert not read
 
 
 async def test_an_endless_body_is_refused_once_it_is_too_long() -> None:
