@@ -1,0 +1,75 @@
+"""Copy: images and indexes from one repository to another, byte for byte, with their tags and what refers to them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from bucketry.oci import Digest
+from bucketry.transfer.contract import RawManifest, Source, Target
+from bucketry.transfer.crew import crew
+from bucketry.transfer.errors import ImageMissing
+from bucketry.transfer.events import Began, Ended, Listener
+from bucketry.transfer.pool import SYSTEM, Timing
+from bucketry.transfer.push import ended, new_work, note_parts, put_manifests, send_all
+from bucketry.transfer.selection import Chosen, choose, with_referrers
+from bucketry.transfer.settings import TransferSettings
+from bucketry.transfer.work import Work
+
+
+async def copy(
+    source: Source,
+    target: Target,
+    *,
+    tag: str | None,
+    settings: TransferSettings,
+    listen: Listener,
+    reference: Digest | str | None = None,
+    tags: Sequence[str] | None = None,
+    mount_from: str | None = None,
+    timing: Timing = SYSTEM,
+    clock: Callable[[], float] = time.time,
+) -> Ended:
+    """Until everything is there. As `bucketry.transfer.push.push` of a source, but of several images with ``tags``.
+
+    ``tags``: each of these is copied under its own name, and ``reference`` and ``tag`` are not looked at; what they
+    have in common travels once. The digest of the answer is that of the last. Raises `TransferError`.
+    """
+    work = new_work(target, settings, listen, timing=timing, clock=clock)
+    work.tell(Began(action="copy", source=source.name, target=target.name))
+    await note_parts(work, target)
+    if tags is None:
+        chosen = [(tag, await choose(work, source, reference, settings.platform))]
+    else:
+        chosen = await _all(work, source, tags, settings.platform)
+    manifests = _once(manifest for _, image in chosen for manifest in image.all)
+    names: dict[Digest, list[str | None]] = {}
+    for name, image in chosen:
+        names.setdefault(image.root.digest, []).append(name)
+    if settings.referrers:
+        manifests = _once((*manifests, *await with_referrers(work, source, manifests)))
+    await send_all(work, source, target, manifests, mount_from=mount_from)
+    await put_manifests(work, target, manifests, names)
+    last, image = chosen[-1]
+    return ended(work, target, image.root, last)
+
+
+async def _all(
+    work: Work, source: Source, tags: Sequence[str], platform: str | None
+) -> list[tuple[str | None, Chosen]]:
+    if not tags:
+        raise ImageMissing(f"{source.name} has no tags: there is nothing to copy")
+    found: dict[str, Chosen] = {}
+
+    async def find(tag: str) -> None:
+        found[tag] = await choose(work, source, tag, platform)
+
+    async with crew(8) as tasks:
+        for tag in dict.fromkeys(tags):
+            await tasks.begin(find, tag)
+    return [(tag, found[tag]) for tag in dict.fromkeys(tags)]
+
+
+def _once(manifests: Iterable[RawManifest]) -> tuple[RawManifest, ...]:
+    """Each once, where it comes first: what is below another stays before it."""
+    return tuple({manifest.digest: manifest for manifest in manifests}.values())
