@@ -11,7 +11,21 @@ the tar arrives. zlib-ng and zstd also give the same bytes on every processor: m
 SSE4.2, AVX2 and AVX-512, and for aarch64. ISA-L, which is three times faster, gives other bytes on each of these: two
 machines that push one layer would store it twice, and each would miss that the other has sent it.
 
-``python -m bench.compression`` measures the levels.
+``python -m bench.compression`` measures the levels. It printed, for 192 MiB of programs, libraries and texts, on two
+cores, beside other load (the last column: how small, compared with the peer)::
+
+                        1 thread      2 threads  MiB a CPU s   ratio  to the peer
+    zlib, level 6        43 MiB/s                          43    2.29
+    gzip:1              258 MiB/s      457 MiB/s          242    1.97         83%
+    gzip:2              158 MiB/s      291 MiB/s          151    2.28         94%
+    gzip:3              136 MiB/s      254 MiB/s          129    2.35         97%
+    gzip:4              118 MiB/s      229 MiB/s          116    2.37         98%
+    gzip:6               88 MiB/s      155 MiB/s           87    2.41         99%
+    zstd:1              589 MiB/s      641 MiB/s          536    2.63        104%
+    zstd:3              383 MiB/s      767 MiB/s          398    2.91        111%
+    zstd:9              128 MiB/s      189 MiB/s          124    3.26        116%
+
+So gzip means level 3: as small as docker's own, within a few parts in a hundred, at several times its rate.
 """
 
 from __future__ import annotations
@@ -53,7 +67,7 @@ _LAYOUT: Final = 1
 _DICTIONARY: Final = 32 * 1024
 _PIECE: Final = 1024 * 1024
 _SLICE: Final = 64 * 1024
-_LEVELS: Final[dict[Format, tuple[int, int, int]]] = {"gzip": (1, 2, 9), "zstd": (1, 3, 19)}
+_LEVELS: Final[dict[Format, tuple[int, int, int]]] = {"gzip": (1, 3, 9), "zstd": (1, 3, 19)}
 _GZIP_HEADER: Final = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 _LAST_BLOCK: Final = b"\x03\x00"
 """An empty block that ends a deflate stream: so no block needs to know that it is the last."""
