@@ -12,9 +12,10 @@ from typing import Final
 
 from bucketry import hashing
 from bucketry.oci import Descriptor, Digest
+from bucketry.oci.text import quoted
 from bucketry.transfer.contract import RawManifest
 from bucketry.transfer.crew import in_thread
-from bucketry.transfer.errors import NoSpace, Refused, SourceDamaged
+from bucketry.transfer.errors import NameUnusable, NoSpace, Refused, SourceDamaged
 from bucketry.transfer.files import translated
 
 _AT_ONCE: Final = 4 * 1024 * 1024
@@ -92,6 +93,12 @@ def allocated(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.stat().st_blocks * 512
     return 0
+
+
+def check_tag(tag: str | None) -> None:
+    """Raises `NameUnusable` for a digest in the place of a tag."""
+    if tag is not None and tag.startswith("@"):
+        raise NameUnusable(f"{quoted(tag, 90)} is a digest: what is written has the digest it has, name it by a tag")
 
 
 def blobs_of(root: RawManifest, manifests: Sequence[RawManifest]) -> list[Descriptor]:

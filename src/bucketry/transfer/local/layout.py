@@ -65,7 +65,10 @@ class _Index(msgspec.Struct):
 
 
 class LayoutSource:
-    """A `bucketry.transfer.contract.Source`. ``tag``: the image that ``name`` says, else the only one there is."""
+    """A `bucketry.transfer.contract.Source`. ``tag``: the image that ``name`` says, else the only one there is.
+
+    ``tag`` may be a digest after an ``@``.
+    """
 
     def __init__(self, files: Files, name: str, tag: str | None) -> None:
         self._files = files
@@ -80,7 +83,7 @@ class LayoutSource:
         return self._name
 
     async def manifest(self, reference: Digest | str | None = None) -> RawManifest:
-        return await in_thread(self._manifest, reference if reference is not None else self._tag)
+        return await in_thread(self._manifest, reference if reference is not None else self._own_reference())
 
     async def tags(self) -> Sequence[str]:
         entries = await in_thread(self._index)
@@ -99,6 +102,14 @@ class LayoutSource:
     def open_blob(self, blob: Descriptor) -> AbstractContextManager[FileRange]:
         self._index()
         return self._files.blob(blob.parsed)
+
+    def _own_reference(self) -> Digest | str | None:
+        if self._tag is None or not self._tag.startswith("@"):
+            return self._tag
+        try:
+            return Digest.parse(self._tag[1:])
+        except OCIError as error:
+            raise NameUnusable(error.message) from error
 
     def _index(self) -> tuple[Descriptor, ...]:
         with self._lock:

@@ -11,7 +11,7 @@ from bucketry.oci import Descriptor
 from bucketry.transfer.contract import RawManifest, Slot
 from bucketry.transfer.errors import TransferError
 from bucketry.transfer.local.archive_filling import ArchiveFilling, Document, Place
-from bucketry.transfer.local.filling import blobs_of, manifests_of
+from bucketry.transfer.local.filling import blobs_of, check_tag, manifests_of
 from bucketry.transfer.local.layout import INDEX, MARKER, MARKER_BODY, REF_NAME, blob_path
 
 
@@ -32,6 +32,7 @@ class OciArchiveFilling:
         return f"oci-archive:{self._path}" + (f":{self._tag}" if self._tag else "")
 
     async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
+        check_tag(self._tag)
         tag = self._tag or tag
         entry = (
             root.descriptor if tag is None else msgspec.structs.replace(root.descriptor, annotations={REF_NAME: tag})

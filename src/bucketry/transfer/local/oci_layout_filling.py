@@ -23,6 +23,7 @@ from bucketry.transfer.local.filling import (
     allocated,
     blobs_of,
     check_room,
+    check_tag,
     holds,
     lock,
     manifests_of,
@@ -52,6 +53,7 @@ class OciLayoutFilling:
         return f"oci:{self._folder}" + (f":{self._tag}" if self._tag else "")
 
     async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
+        check_tag(self._tag)
         self._root = root
         self._manifests = manifests_of(root, manifests)
         self._tag = self._tag or tag

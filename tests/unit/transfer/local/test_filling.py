@@ -301,3 +301,9 @@ async def test_an_archive_in_the_place_of_a_folder_is_refused(tmp_path: Path) ->
     for make in (OciArchiveFilling, DockerArchiveFilling):
         with pytest.raises(NameUnusable, match="is a folder"):
             await begin(make(tmp_path), IMAGE)
+
+
+async def test_a_digest_is_no_tag(tmp_path: Path) -> None:
+    for make in (OciLayoutFilling, OciArchiveFilling):
+        with pytest.raises(NameUnusable, match="name it by a tag"):
+            await begin(make(tmp_path / "out", f"@{IMAGE.digest}"), IMAGE)

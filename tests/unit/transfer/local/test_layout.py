@@ -93,6 +93,10 @@ async def test_images_of_an_index_are_found_by_digest(opened: Open, tmp_path: Pa
     for image in index.images:
         found = await source.manifest(Digest.parse(image.digest))
         assert (found.body, found.media_type) == (image.manifest.data, OCI_MANIFEST)
+        by_name = opened(tmp_path / "layout", f"@{image.digest}")
+        assert (await by_name.manifest()).body == image.manifest.data
+    with pytest.raises(NameUnusable, match="not a digest"):
+        await opened(tmp_path / "layout", "@v1").manifest()
 
 
 async def test_tags_choose_and_are_listed(opened: Open, tmp_path: Path) -> None:
