@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import config, doctor, login, serve, version
+from bucketry.cli import config, copy, doctor, inspect, login, pull, push, serve, version
 from bucketry.cli.output import complain
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -52,19 +52,23 @@ def build() -> App:
         suppress_keyboard_interrupt=False,
     )
     app.command(serve.serve, help_epilogue=serve.EXAMPLES, sort_key=1)
-    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=2)
-    app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=3)
-    app.command(login.logout, help_epilogue=login.LOGOUT_EXAMPLES, sort_key=4)
+    app.command(push.push, help_epilogue=push.EXAMPLES, sort_key=2)
+    app.command(pull.pull, help_epilogue=pull.EXAMPLES, sort_key=3)
+    app.command(copy.copy, help_epilogue=copy.EXAMPLES, sort_key=4)
+    app.command(inspect.inspect, help_epilogue=inspect.EXAMPLES, sort_key=5)
+    app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=6)
+    app.command(login.logout, help_epilogue=login.LOGOUT_EXAMPLES, sort_key=7)
+    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=8)
     settings = App(
         name="config",
         help="Look at the configuration.",
         help_epilogue="",
         default_parameter=_NO_DEFAULTS,
-        sort_key=5,
+        sort_key=9,
     )
     settings.command(config.show, help_epilogue=config.EXAMPLES)
     app.command(settings)
-    app.command(version.version, help_epilogue="", sort_key=6)
+    app.command(version.version, help_epilogue="", sort_key=10)
     return app
 
 

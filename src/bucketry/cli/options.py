@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
     from bucketry.server.config import Loaded
+    from bucketry.store.open import StoreOptions
 
 CONFIGURATION = Group("Configuration", sort_key=2)
 
@@ -72,3 +73,8 @@ def load_config(config: ConfigOptions, flags: Mapping[str, str | int | None]) ->
         texts[key.strip()] = value.strip()
     texts.update({flag: str(value) for flag, value in flags.items() if value is not None})
     return load(config.config, os.environ, texts)
+
+
+def store_options(config: ConfigOptions) -> StoreOptions:
+    """How buckets are reached: the section ``store`` of the configuration. Raises `ConfigError`."""
+    return load_config(config, {}).config.store.options()

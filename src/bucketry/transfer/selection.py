@@ -94,7 +94,7 @@ async def choose(work: Work, source: Source, reference: Digest | str | None, pla
         for _ in range(MOST_DEEP):
             if parsed(root).kind is not Kind.INDEX:
                 break
-            entry = _pick(source, parsed(root), wanted, platform)
+            entry = pick(source, parsed(root), wanted, platform)
             root = await _manifest(work, source, entry.parsed)
     return Chosen(root, await _below(work, source, root))
 
@@ -178,7 +178,8 @@ def _check_count(count: int) -> None:
         raise SourceDamaged(f"the image has more than {MOST_MANIFESTS} manifests")
 
 
-def _pick(source: Source, index: Manifest, wanted: Platform, text: str) -> Descriptor:
+def pick(source: Source, index: Manifest, wanted: Platform, text: str) -> Descriptor:
+    """The entry of the index for a platform; ``text`` is how a person wrote it. Raises `ImageMissing`."""
     fitting = [
         entry
         for entry in index.children()

@@ -1,0 +1,163 @@
+"""``bucketry inspect``: what an image is made of, without pulling it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from bucketry.cli.options import Common, ConfigOptions, store_options
+from bucketry.cli.output import write, write_json
+
+if TYPE_CHECKING:
+    from bucketry.oci import Descriptor
+    from bucketry.transfer.contract import RawManifest, Source
+
+EXAMPLES = """
+What is it made of?
+
+    bucketry inspect registry.example.com/team/app:v1
+
+One image of an index; the manifest's exact bytes; for programs:
+
+    bucketry inspect registry.example.com/team/app:v1 --platform linux/arm64
+    bucketry inspect registry.example.com/team/app:v1 --raw
+    bucketry inspect s3://my-bucket/registry/app:v1 --json
+"""
+
+
+def inspect(
+    ref: Annotated[
+        str,
+        Parameter(
+            name="REF",
+            help="`HOST/NAME:TAG`, `HOST/NAME@DIGEST`, `s3://BUCKET/PREFIX/NAME:TAG`, `file:/FOLDER/NAME:TAG`, "
+            "`oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.",
+        ),
+    ],
+    /,
+    *,
+    platform: Annotated[
+        str | None, Parameter(metavar="OS/ARCH", help="One image of an index, such as `linux/amd64`.")
+    ] = None,
+    raw: Annotated[bool, Parameter(negative=(), help="Print the manifest's exact bytes.")] = False,
+    json: Annotated[bool, Parameter(negative=(), help="Print the answer as JSON.")] = False,
+    insecure: Annotated[
+        bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
+    ] = False,
+    config: ConfigOptions = ConfigOptions(),  # noqa: B008 (frozen)
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Show an image's digest, layers and sizes, its platforms, what refers to it, and how it can be verified."""
+    import asyncio
+    import sys
+
+    from bucketry.transfer.names import parse_place
+    from bucketry.transfer.places import Opening, open_source
+    from bucketry.transfer.settings import TransferSettings
+
+    place = parse_place(ref, role="inspect")
+    options = store_options(config)
+
+    async def work() -> tuple[RawManifest, dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            opening = Opening(TransferSettings(platform=platform), options=options, insecure=insecure)
+            stack.push_async_callback(opening.close)
+            source = await open_source(place, opening)
+            stack.push_async_callback(source.close)
+            reference = place.reference if place.kind in ("registry", "bucket") else None
+            manifest = await source.manifest(reference)
+            if platform is not None:
+                manifest = await _of_platform(source, manifest, platform)
+            return manifest, {} if raw else await _about(source, manifest)
+
+    manifest, about = asyncio.run(work())
+    if raw:
+        sys.stdout.buffer.write(manifest.body)
+    elif json:
+        write_json(about)
+    else:
+        for line in _lines(about):
+            write(line)
+    return 0
+
+
+async def _of_platform(source: Source, manifest: RawManifest, platform: str) -> RawManifest:
+    from bucketry.transfer.selection import parse_platform, pick
+
+    if not manifest.parsed.manifests:
+        return manifest
+    return await source.manifest(pick(source, manifest.parsed, parse_platform(platform), platform).parsed)
+
+
+async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
+    parsed = manifest.parsed
+    about: dict[str, Any] = {
+        "name": source.name,
+        "digest": str(manifest.digest),
+        "mediaType": manifest.media_type,
+        "size": len(manifest.body),
+    }
+    if parsed.artifact_type:
+        about["artifactType"] = parsed.artifact_type
+    if parsed.subject is not None:
+        about["subject"] = parsed.subject.digest
+    if parsed.manifests:
+        about["manifests"] = [
+            {"digest": each.digest, "platform": _platform(each), "size": each.size} for each in parsed.manifests
+        ]
+    else:
+        blobs = [blob for blob in (parsed.config,) if blob is not None]
+        about["config"] = _blob(blobs[0]) if blobs else None
+        about["layers"] = [await _layer(source, layer) for layer in parsed.layers]
+        about["total"] = sum(blob.size for blob in (*blobs, *parsed.layers))
+    referring = await source.referrers(manifest.digest)
+    about["referrers"] = [
+        {"digest": each.digest, "artifactType": each.artifact_type or each.media_type, "size": each.size}
+        for each in referring
+    ]
+    if parsed.annotations:
+        about["annotations"] = dict(parsed.annotations)
+    return about
+
+
+async def _layer(source: Source, layer: Descriptor) -> dict[str, Any]:
+    """``checkpoints``: in how many segments the layer can be verified in parallel; 1 where all at once."""
+    checkpoints = await source.blob(layer).checkpoints()
+    return {**_blob(layer), "segments": 1 if checkpoints is None else checkpoints.count}
+
+
+def _blob(blob: Descriptor) -> dict[str, Any]:
+    return {"digest": blob.digest, "mediaType": blob.media_type, "size": blob.size}
+
+
+def _platform(entry: Descriptor) -> str:
+    platform = entry.platform
+    if platform is None:
+        return ""
+    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
+
+
+def _lines(about: dict[str, Any]) -> Sequence[str]:
+    from bucketry.cli.tally import size_text
+
+    lines = [about["name"], f"digest      {about['digest']}", f"media type  {about['mediaType']}"]
+    for name, label in (("artifactType", "artifact"), ("subject", "subject")):
+        if name in about:
+            lines.append(f"{label:<10}  {about[name]}")
+    if "manifests" in about:
+        lines.append(f"images      {len(about['manifests'])}")
+        lines += [f"  {each['digest']}  {each['platform'] or '-'}" for each in about["manifests"]]
+    else:
+        lines.append(f"size        {size_text(about['total'])}, in {len(about['layers'])} layers")
+        lines += [
+            f"  {each['digest']}  {size_text(each['size'])}"
+            + (f", verified in {each['segments']} segments" if each["segments"] > 1 else "")
+            for each in about["layers"]
+        ]
+    if about["referrers"]:
+        lines.append(f"referrers   {len(about['referrers'])}")
+        lines += [f"  {each['digest']}  {each['artifactType']}" for each in about["referrers"]]
+    return lines

@@ -1,0 +1,126 @@
+"""What push, pull and copy share: their options, and the frame they run in."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from bucketry.cli.output import complain
+
+if TYPE_CHECKING:
+    from bucketry.cli.progress import Style
+    from bucketry.transfer.events import Listener
+    from bucketry.transfer.names import Place
+    from bucketry.transfer.settings import TransferSettings
+
+SPEED = Group("Speed", sort_key=1)
+OUTPUT = Group("Output", sort_key=3)
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+@Parameter(name="*", group=SPEED)
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions:
+    parallel: Annotated[
+        int | None,
+        Parameter(metavar="N", help="Pieces on their way at once, 1 to 64. Default: as many as make it faster."),
+    ] = None
+    memory: Annotated[str, Parameter(metavar="SIZE", help="The buffers of all pieces together. Default: `256MiB`")] = (
+        "256MiB"
+    )
+    part_size: Annotated[
+        str | None, Parameter(metavar="SIZE", help="Of each piece. Default: chosen by the size of the layer.")
+    ] = None
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="Print the result only.")] = False
+    plain: Annotated[bool, Parameter(negative=(), help="Lines, no bars, on a terminal too.")] = False
+    json: Annotated[bool, Parameter(negative=(), help="Every event as a line of JSON, on standard output.")] = False
+
+    @property
+    def style(self) -> Style:
+        if self.json:
+            return "json"
+        if self.quiet:
+            return "quiet"
+        return "plain" if self.plain else "auto"
+
+
+def settings(
+    speed: SpeedOptions, *, platform: str | None, compression: str = "gzip", referrers: bool = False
+) -> TransferSettings:
+    """Raises `NameUnusable`."""
+    from bucketry.server.units import parse_size
+    from bucketry.transfer.errors import NameUnusable
+    from bucketry.transfer.settings import TransferSettings
+
+    sizes: dict[str, int | None] = {}
+    for option, text in (("--memory", speed.memory), ("--part-size", speed.part_size)):
+        try:
+            sizes[option] = None if text is None else parse_size(text)
+        except ValueError as error:
+            raise NameUnusable(f"{option} {text} {error}") from None
+    memory = sizes["--memory"]
+    assert memory is not None
+    try:
+        return TransferSettings(
+            parallel=speed.parallel,
+            memory=memory,
+            part_size=sizes["--part-size"],
+            compression=compression,
+            platform=platform,
+            referrers=referrers,
+        )
+    except ValueError as error:
+        raise NameUnusable(str(error)) from None
+
+
+def tag_to_write(place: Place) -> str | None:
+    """The tag that what is pushed gets: none where the name has a digest and no tag."""
+    from bucketry.oci.reference import DEFAULT_TAG
+
+    return place.tag if place.tag is not None or place.digest is not None else DEFAULT_TAG
+
+
+def run(work: Callable[[Listener], Awaitable[object]], style: Style) -> int:
+    """Runs a transfer, shows it, and gives the exit code. Ctrl-C and SIGTERM end it at once, so that it can go on."""
+    import asyncio
+
+    from bucketry.cli.progress import shown
+
+    with shown(style) as listen:
+        code = asyncio.run(_until_signal(work(listen)))
+    if code:
+        complain("stopped. The same command goes on where it was stopped.")
+    return code
+
+
+async def _until_signal(work: Awaitable[object]) -> int:
+    import asyncio
+
+    loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    stopped: list[int] = []
+
+    def stop(code: int) -> None:
+        stopped.append(code)
+        task.cancel()
+
+    loop.add_signal_handler(signal.SIGINT, stop, INTERRUPTED)
+    loop.add_signal_handler(signal.SIGTERM, stop, TERMINATED)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stopped:
+            raise
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+    return stopped[0] if stopped else 0

@@ -1,0 +1,122 @@
+"""``bucketry pull``: an image from a registry, or straight from a bucket."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from bucketry.cli.moving import OutputOptions, SpeedOptions, run, settings
+from bucketry.cli.options import Common, ConfigOptions, store_options
+
+if TYPE_CHECKING:
+    from bucketry.transfer.events import Ended, Listener
+    from bucketry.transfer.names import Place
+
+EXAMPLES = """
+Into the local Docker Engine:
+
+    bucketry pull registry.example.com/team/app:v1
+
+From a bucket, without a server; into files:
+
+    bucketry pull s3://my-bucket/registry/app:v1
+    bucketry pull registry.example.com/app:v1 docker-archive:app.tar
+    bucketry pull registry.example.com/app:v1 oci:layout:v1 --all-platforms
+"""
+
+
+def pull(
+    ref: Annotated[
+        str,
+        Parameter(
+            name="REF",
+            help="`HOST/NAME:TAG`, `HOST/NAME@DIGEST`, `s3://BUCKET/PREFIX/NAME:TAG`, `file:/FOLDER/NAME:TAG`, "
+            "`oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.",
+        ),
+    ],
+    dest: Annotated[
+        str | None,
+        Parameter(
+            help="`docker-daemon:NAME:TAG`, `docker-archive:FILE[:NAME:TAG]`, `oci:DIR[:TAG]` or "
+            "`oci-archive:FILE[:TAG]`. Default: the Docker Engine, under the image's own name."
+        ),
+    ] = None,
+    /,
+    *,
+    platform: Annotated[
+        str | None,
+        Parameter(
+            metavar="OS/ARCH", help="Which image of an index, such as `linux/arm64`. Default: that of this machine."
+        ),
+    ] = None,
+    all_platforms: Annotated[
+        bool, Parameter(negative=(), help="The whole index, into `oci:` or `oci-archive:`.")
+    ] = False,
+    insecure: Annotated[
+        bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
+    ] = False,
+    speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen)
+    output: OutputOptions = OutputOptions(),  # noqa: B008
+    config: ConfigOptions = ConfigOptions(),  # noqa: B008
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Pull an image: the pieces of its layers travel in parallel, and are verified on all cores as they land.
+
+    Nothing is made visible before every byte of it was verified. A pull that was stopped goes on where it was.
+    """
+    from bucketry.transfer.errors import NameUnusable
+    from bucketry.transfer.names import parse_place
+
+    if all_platforms and platform is not None:
+        raise NameUnusable("--platform and --all-platforms are one or the other")
+    whence = parse_place(ref, role="pull from")
+    whither = parse_place(_own_name(whence) if dest is None else dest, role="pull to")
+    if all_platforms and whither.kind not in ("oci", "oci-archive"):
+        raise NameUnusable(f"{whither.text} holds one image: --all-platforms goes with oci: and oci-archive:")
+    chosen = settings(speed, platform=platform)
+    options = store_options(config)
+
+    async def work(listen: Listener) -> Ended:
+        from bucketry.transfer.places import Opening, open_destination, open_source
+        from bucketry.transfer.pull import pull as transfer
+
+        async with AsyncExitStack() as stack:
+            opening = Opening(chosen, options=options, insecure=insecure)
+            stack.push_async_callback(opening.close)
+            source = await open_source(whence, opening)
+            stack.push_async_callback(source.close)
+            return await transfer(
+                source,
+                await open_destination(whither, opening),
+                reference=whence.reference if whence.kind in ("registry", "bucket") else None,
+                tag=whither.tag,
+                settings=chosen,
+                listen=listen,
+                whole=all_platforms,
+                then=_then(whither),
+            )
+
+    return run(work, output.style)
+
+
+def _own_name(place: Place) -> str:
+    """What the Docker Engine calls what is pulled. Raises `NameUnusable`."""
+    from bucketry.transfer.errors import NameUnusable
+
+    if place.image is not None:
+        return f"docker-daemon:{place.image}" if place.image.tag else f"docker-daemon:{place.text}"
+    if place.kind == "bucket":
+        name = place.candidates()[-1][1] if place.split is not None else place.folders[-1]
+        return f"docker-daemon:{name}:{place.tag or 'latest'}"
+    raise NameUnusable(f"{place.text} does not say what the image is to be called: name where it goes, docker-daemon:…")
+
+
+def _then(place: Place) -> str | None:
+    match place.kind:
+        case "docker-daemon":
+            return f"docker run {place.name}"
+        case "docker-archive":
+            return f"docker load -i {place.path}"
+    return None
