@@ -373,7 +373,7 @@ class Completions:
 
     async def _fail(self, claim: _Claim, error: DigestMismatch) -> None:
         detail = error.detail if isinstance(error.detail, dict) else {}
-        why = Verification(error=error.message, segments=tuple(detail.get("segments", ())))
+        why = Verification(error=error.message, detail=detail)
         failed = msgspec.structs.replace(claim.session, state=State.FAILED, parts=(), verification=why)
         try:
             await self._write(claim, failed, tail=b"")
@@ -413,8 +413,5 @@ class Completions:
 
 
 def _failure(session: Session) -> DigestMismatch:
-    verification = session.verification or Verification(error="the bytes had another digest")
-    detail: dict[str, object] = {"expected": session.digest}
-    if verification.segments:
-        detail["segments"] = list(verification.segments)
-    return DigestMismatch(verification.error or "", detail=detail)
+    why = session.verification or Verification()
+    return DigestMismatch(why.error or "the bytes had another digest", detail=why.detail)

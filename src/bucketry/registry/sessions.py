@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -100,8 +101,8 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     verified: int = 0
     """Bytes that were read back so far and held."""
     error: str | None = None
-    segments: tuple[int, ...] = ()
-    """Numbers, from 0, of segments that did not hold."""
+    detail: dict[str, Any] = {}
+    """Of the error, as its client got it."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
