@@ -145,7 +145,7 @@ def paths() -> dict[str, dict[str, Any]]:
                 "summary": "Where a session stands: which parts have arrived, how much is verified",
                 "responses": {
                     "200": _json(wire.Status, "The session"),
-                    **_shared("Invalid", "UploadUnknown"),
+                    **_shared("Invalid", "UploadUnknown", "Denied"),
                 },
             },
             "delete": {
