@@ -53,7 +53,7 @@ class SavedStream:
                 self.links[member.name] = member.target
             elif member.kind is Kind.FILE:
                 self._left = padded(member.size)
-                if await self._is_document(member):
+                if _is_named_document(member) or await self._looks_like_document(member):
                     await self._keep(member)
                     continue
                 self.layers_seen.append(member.name)
@@ -73,22 +73,23 @@ class SavedStream:
             data = await self._exactly(padded(found.size))
             self._headers.extend(found, data[: found.size])
 
-    async def _is_document(self, member: Member) -> bool:
-        if member.name.rpartition("/")[2] in _DOCUMENTS or member.name.endswith(".json"):
-            return True
+    async def _looks_like_document(self, member: Member) -> bool:
         head = await self._peek(min(_SNIFFED, member.size))
         # A tar may begin with the name of a file that begins so, but has its mark where a document has text.
         return head.lstrip()[:1] in (b"{", b"[") and head[257:262] != b"ustar" and b"\0" not in head
 
     async def _keep(self, member: Member) -> None:
-        self._kept += member.size
-        if member.size > MAX_DOCUMENT or self._kept > MAX_DOCUMENTS:
+        fits = member.size <= MAX_DOCUMENT and self._kept + member.size <= MAX_DOCUMENTS
+        if fits:
+            self._kept += member.size
+            self.documents[member.name] = await self._exactly(member.size)
+            self._left -= member.size
+        elif _is_named_document(member):
             raise SourceDamaged(
                 f"{self._archive} has a {member.name} of {member.size:,} bytes: at most {MAX_DOCUMENT:,} are read, "
                 f"and {MAX_DOCUMENTS:,} of all such documents"
             )
-        self.documents[member.name] = await self._exactly(member.size)
-        self._left -= member.size
+        # Else it is passed over: a long list of what is in an image, say, which newer engines keep beside it.
 
     async def take(self, member: Member, left: int) -> bytes:
         """The next piece of the layer that passes, of which ``left`` bytes were not read yet."""
@@ -138,6 +139,10 @@ class SavedStream:
     async def _skip(self, size: int) -> None:
         while size:
             size -= len(await self._some(size))
+
+
+def _is_named_document(member: Member) -> bool:
+    return member.name.rpartition("/")[2] in _DOCUMENTS or member.name.endswith(".json")
 
 
 class _Once:

@@ -239,6 +239,14 @@ async def test_many_documents_are_refused_in_a_stream(tmp_path: Path) -> None:
         await DockerArchive(written(tmp_path, await packed("zstd", data))).diff_ids()
 
 
+async def test_a_long_statement_beside_the_image_is_passed_over(tmp_path: Path) -> None:
+    """Newer engines save what buildkit said of the build, as blobs without an ending."""
+    statement = b'{"predicate":"' + b"x" * MAX_DOCUMENT + b'"}'
+    data = tar({"blobs/sha256/" + "a" * 64: statement, **saved(IMAGE)})
+
+    await assert_holds(DockerArchive(written(tmp_path, await packed("zstd", data))), IMAGE)
+
+
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.99])
 async def test_an_archive_that_is_cut_short_is_refused(part: float, way: str, tmp_path: Path) -> None:
     data = await packed(way, tar(saved(IMAGE)))

@@ -204,6 +204,22 @@ async def test_what_the_engine_says_against_an_archive_is_heard(
     assert [path.name.endswith(".tar.partial") for path in tmp_path.iterdir()] == [True]
 
 
+@pytest.mark.parametrize("size", [100_000, 20_000_000])
+async def test_an_engine_that_refuses_before_it_has_read_all_is_heard(size: int, short: Path, tmp_path: Path) -> None:
+    fake = FakeEngine()
+
+    async def refuse(request: web.BaseRequest) -> web.Response:
+        await request.content.read(1000)
+        return says({"message": "mkdir /var/lib/docker/tmp: no space left on device"}, 500)
+
+    fake.handlers["/images/load"] = refuse
+    async with serving(fake, short) as engine:
+        destination = DockerFilling(engine, "app:v1", tmp_path)
+        with pytest.raises(NoSpace, match="no space left"):
+            await fill(destination, make_image(44, (size,)))
+        await destination.abandon()
+
+
 async def test_an_engine_that_ends_in_the_middle_of_a_load_is_said_so(short: Path, tmp_path: Path) -> None:
     fake = FakeEngine()
 
