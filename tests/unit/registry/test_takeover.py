@@ -41,6 +41,14 @@ async def client(registry: Registry) -> Client:
 # ---- what takes long
 
 
+async def beat(client: Client, inner: MemoryStore, count: int = 1) -> None:
+    """Until the session was written that often from now on."""
+    for _ in range(count):
+        nonce = (await client.stored(inner)).nonce
+        while (await client.stored(inner)).nonce == nonce:
+            await asyncio.sleep(0.001)
+
+
 async def test_the_work_goes_on_after_the_answer(client: Client, store: FaultyStore) -> None:
     gate = asyncio.Event()
     store.add(Rule(Delay(until=gate), operation="read", skip=2, times=None))
@@ -86,7 +94,9 @@ async def test_the_session_says_how_far_it_is(client: Client, inner: MemoryStore
     view = FaultyStore(inner, [Rule(Delay(until=gate), operation="read", skip=2, times=None)])
     registry = await open_registry(view, clock, replica=3, verify_beat=0.001)
     client.registry = registry
-    await client.complete(wait=0.05)
+    await client.complete(wait=0)
+    await standstill()
+    await beat(client, inner, 2)
     other = await open_registry(inner, clock, replica=2)
 
     assert await client.complete(registry=other, wait=0) == Verifying(2 * PART, len(DATA))
@@ -105,9 +115,11 @@ async def test_a_sign_of_life_that_cannot_be_written_stops_nothing(
     registry = await open_registry(view, clock, replica=3, verify_beat=0.001)
     completing = asyncio.create_task(client.complete(registry=registry))
     await standstill()
+    before = view.calls["put"]
     view.add(Rule(Refuse(), operation="put", prefix="uploads/", times=3))
     view.add(Rule(LoseAnswer(), operation="put", prefix="uploads/", skip=3, times=3))
-    await asyncio.sleep(0.05)
+    while view.calls["put"] < before + 8:
+        await asyncio.sleep(0.001)
 
     gate.set()
 
@@ -151,11 +163,11 @@ async def test_a_claim_that_lives_is_not_taken_over(client: Client, inner: Memor
     for _ in range(5):
         assert isinstance(await client.complete(wait=0), Verifying)
         clock.advance(60)
-        await asyncio.sleep(0.02)
+        await beat(client, inner)
     assert (await client.stored(inner)).state is State.COMMITTING
 
     view.crash()
-    await asyncio.sleep(0.02)
+    await standstill()
     assert isinstance(await client.complete(wait=0), Verifying)
     clock.advance(16)
     assert isinstance(await client.complete(), Blob)
@@ -290,7 +302,7 @@ async def test_a_session_that_is_verified_outlives_its_age(
     beating = await open_registry(view, clock, replica=5, verify_beat=0.001)
     await client.complete(registry=beating, wait=0)
     clock.advance(20 * 3600)
-    await asyncio.sleep(0.02)
+    await beat(client, inner)
 
     await client.registry.sweeper.sweep()
 
