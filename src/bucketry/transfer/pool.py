@@ -71,8 +71,8 @@ class Climb:
     looked at in windows, of pieces that began after the last change.
     """
 
-    GROWTH = 1.08
-    """A rate that grew by less did not grow."""
+    WORTH = 0.25
+    """The share of what more pieces at once could bring that must come: half as many more, an eighth faster."""
     SLOWDOWN = 0.6
     WORTH_MEASURING = 1024 * 1024
     """Bytes: smaller pieces tell of latency alone."""
@@ -111,24 +111,23 @@ class Climb:
         self._judge(rate)
 
     def _judge(self, rate: float) -> None:
-        climbed = self._before is not None
-        if climbed and rate < self._reached * self.GROWTH:
-            assert self._before is not None
-            self._change(self._before)
+        before = self._before
+        if before is not None and rate < self._reached * (1 + self.WORTH * (self.limit / before - 1)):
+            self._change(before)
             self._rest = self.REST
-        elif not climbed and rate < self._reached * self.SLOWDOWN:
+        elif before is None and rate < self._reached * self.SLOWDOWN:
             self._change(max(LEAST_PARALLEL, self.limit * 3 // 4))
             self._reached, self._rest = rate, self.REST
-        elif not climbed and self._rest:
+        elif before is None and self._rest:
             self._rest -= 1
             self._reached = max(rate, self._reached * 0.9)
         else:
             self._reached = rate
             higher = min(self._most, self.limit + max(2, self.limit // 2))
             if higher > self.limit:
-                before = self.limit
+                lower = self.limit
                 self._change(higher)
-                self._before = before
+                self._before = lower
             else:
                 self._before = None
 
