@@ -24,7 +24,7 @@ MIN_SEGMENT = 64 * 1024
 MAX_STATES = 2**17
 """Segments of a client's list: 1 TiB of the usual length, and 4 MiB of states."""
 
-_BATCH = 1024 * 1024
+_BATCH = 256 * 1024
 """Bytes: about so many are hashed at a time, while as many arrive."""
 _HASH_IN_THREAD = 64 * 1024
 """Bytes: below, a hop to a thread costs more than the hash."""

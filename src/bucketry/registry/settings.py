@@ -74,7 +74,7 @@ class RegistrySettings:
     """The most tags, repositories or referrers one answer lists."""
     segment: int = SEGMENT
     """Between two SHA-256 checkpoints of what is uploaded from now on: a multiple of 64."""
-    verify_readers: int = 8
+    verify_readers: int = 32
     """Segments of one blob that are read back at once."""
     verify_at_once: int = 2
     """Blobs that this process reads back at once; others wait their turn."""
