@@ -27,7 +27,7 @@ from bucketry.registry.partition import check_parts
 from bucketry.registry.readback import ReadBack
 from bucketry.registry.sessions import PARALLEL, Held, Session, Sessions, State, Ticket, Verification, translated
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
-from bucketry.store.contract import InvalidPart, PreconditionFailed, Store, StoreError
+from bucketry.store.contract import InvalidPart, PreconditionFailed, Store, StoreError, UploadNotFound
 
 _LOOK_AGAIN = 1.0
 """Seconds between two looks at a session that another replica works on, while a request waits."""
@@ -220,6 +220,7 @@ class Completions:
     async def _claim(self, run: _Run) -> _Answer | _Claim:
         """The session as this process's; else what there is to answer."""
         ticket, asked = run.ticket, run.asked
+        gone = ""
         while True:
             held = await self._sessions.load(ticket)
             if held is None:
@@ -236,8 +237,13 @@ class Completions:
                     asked.check_same(session.digest, session.expected)
                     assert session.data is not None
                     assert session.upload is not None
-                    with translated(PARALLEL):
+                    try:
                         listed = await self._store.list_parts(session.data, session.upload)
+                    except UploadNotFound as error:
+                        if held.etag == gone:
+                            raise PARALLEL.unknown("the upload has ended") from error
+                        gone = held.etag  # Another replica may have claimed and completed it meanwhile.
+                        continue
                     parts = check_parts(listed, session.part_size, asked.size)
                     session = msgspec.structs.replace(
                         session,
