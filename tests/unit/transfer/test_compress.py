@@ -11,7 +11,6 @@ import lzma
 import random
 import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -92,7 +91,7 @@ async def test_gzip_reads_it() -> None:
 
 @pytest.mark.parametrize("how", ["gzip", "zstd"])
 async def test_the_libraries_of_container_engines_read_it(how: str, tmp_path: Path) -> None:
-    """skopeo, podman, containerd and docker have the same two; skopeo checks the tar against its config's digest."""
+    """skopeo, podman, containerd and docker have the same two."""
     image = make_image(51, (2 * ZSTD_BLOCK + 1000, 0))
     media_type = Compression.parse(how).media_type()
     layers = tuple([Blob(await compressed(how, tar), media_type) for tar in image.tars])
@@ -100,12 +99,11 @@ async def test_the_libraries_of_container_engines_read_it(how: str, tmp_path: Pa
     packed = Image(to_json(document, OCI_MANIFEST), image.config, layers, image.tars, "amd64")
     layout = write_layout(tmp_path / "layout", packed, "v1")
 
-    run([tool("skopeo"), "--insecure-policy", "copy", f"oci:{layout}:v1", f"docker-archive:{tmp_path / 'out.tar'}"])
+    skopeo = [tool("skopeo"), "--insecure-policy", "copy", "--dest-decompress"]
+    run([*skopeo, f"oci:{layout}:v1", f"dir:{tmp_path / 'out'}"])
 
-    with tarfile.open(tmp_path / "out.tar") as archive:
-        names = [f"{digest.removeprefix('sha256:')}.tar" for digest in image.diff_ids]
-        files = [archive.extractfile(name) for name in names]
-        assert [file.read() for file in files if file is not None] == list(image.tars)
+    for digest, tar in zip(image.diff_ids, image.tars, strict=True):
+        assert (tmp_path / "out" / digest.removeprefix("sha256:")).read_bytes() == tar
 
 
 async def test_a_gzip_header_has_no_time_and_no_name_and_all_is_one_member() -> None:
