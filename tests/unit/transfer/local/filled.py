@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 
-from tests.support.images import Blob, Image, Index
+from tests.support.images import OCI_MANIFEST, Blob, Image, Index, to_json
+from tests.unit.transfer.local.tars import pieces
 
 from bucketry.oci import Descriptor, Digest
+from bucketry.transfer.compress import Compression, compress
 from bucketry.transfer.contract import Destination, RawManifest, Slot
 
 
@@ -53,3 +56,15 @@ async def land(destination: Destination, wanted: Sequence[Blob]) -> list[str]:
             await destination.landed(described(blob))
             written.append(blob.digest)
     return written
+
+
+async def as_packed(how: str, image: Image, *, tars: tuple[bytes, ...] | None = None) -> Image:
+    """The image with its layers compressed anew, or with other tars in their place."""
+    compression = Compression.parse(how)
+    layers = []
+    for tar in tars or image.tars:
+        data = b"".join([piece async for piece in compress(compression, pieces(tar, 50_000))])
+        layers.append(Blob(data, compression.media_type()))
+    document = json.loads(image.manifest.data)
+    document["layers"] = [layer.descriptor() for layer in layers]
+    return Image(to_json(document, OCI_MANIFEST), image.config, tuple(layers), image.tars, image.architecture)

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from tests.support.images import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Blob, Image, make_image, make_index, to_json
 from tests.support.tools import run, tool
-from tests.unit.transfer.local.filled import begin, blobs, described, fill, land, put, raw
+from tests.unit.transfer.local.filled import as_packed, begin, blobs, described, fill, land, put, raw
 from tests.unit.transfer.local.tars import members, pieces
 
 from bucketry.oci import Digest
-from bucketry.transfer.compress import Compression, compress
 from bucketry.transfer.errors import NameUnusable, NoSpace, Refused, SourceDamaged
 from bucketry.transfer.local.archive_filling import ArchiveFilling
 from bucketry.transfer.local.docker_archive import DockerArchive
@@ -20,18 +19,6 @@ from bucketry.transfer.local.docker_archive_filling import DockerArchiveFilling
 
 IMAGE = make_image(31, (300, 300_000))
 INDEX = make_index([IMAGE, make_image(32, (500,), "arm64")])
-ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
-
-
-async def as_zstd(image: Image, *, tars: tuple[bytes, ...] | None = None) -> Image:
-    """The image with its layers compressed by zstd, or with other tars in their place."""
-    layers = []
-    for tar in tars or image.tars:
-        data = b"".join([piece async for piece in compress(Compression.parse("zstd"), pieces(tar, 50_000))])
-        layers.append(Blob(data, ZSTD))
-    document = json.loads(image.manifest.data)
-    document["layers"] = [layer.descriptor() for layer in layers]
-    return Image(to_json(document, OCI_MANIFEST), image.config, tuple(layers), image.tars, image.architecture)
 
 
 async def assert_holds(path: Path, image: Image, name: str | None = None) -> None:
@@ -68,7 +55,7 @@ async def test_docker_loads_gzip_layers_as_they_are(name: str | None, docker_hos
 
 async def test_docker_loads_what_was_zstd(docker_host: str, tmp_path: Path) -> None:
     path = tmp_path / "out.tar"
-    image = await as_zstd(IMAGE)
+    image = await as_packed("zstd", IMAGE)
 
     await fill(DockerArchiveFilling(path, "filled/zstd:v1"), image)
 
@@ -79,7 +66,7 @@ async def test_docker_loads_what_was_zstd(docker_host: str, tmp_path: Path) -> N
 
 async def test_zstd_stays_where_that_is_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "out.tar"
-    image = await as_zstd(IMAGE)
+    image = await as_packed("zstd", IMAGE)
 
     await fill(DockerArchiveFilling(path, keep_zstd=True), image)
 
@@ -88,7 +75,7 @@ async def test_zstd_stays_where_that_is_asked_for(tmp_path: Path) -> None:
 
 
 async def test_a_layer_that_comes_twice_is_held_once(docker_host: str, tmp_path: Path) -> None:
-    for image in (IMAGE, await as_zstd(IMAGE)):
+    for image in (IMAGE, await as_packed("zstd", IMAGE)):
         config, manifest = json.loads(image.config.data), json.loads(image.manifest.data)
         config["rootfs"]["diff_ids"].append(config["rootfs"]["diff_ids"][0])
         config["history"].append(config["history"][0])
@@ -186,7 +173,7 @@ async def test_a_layer_from_elsewhere_is_refused(tmp_path: Path) -> None:
 async def test_a_zstd_layer_that_is_not_what_the_config_names_is_refused_and_leaves_what_there_was(
     tmp_path: Path,
 ) -> None:
-    image = await as_zstd(IMAGE, tars=(IMAGE.tars[0], IMAGE.tars[1][:-512] + b"?" * 512))
+    image = await as_packed("zstd", IMAGE, tars=(IMAGE.tars[0], IMAGE.tars[1][:-512] + b"?" * 512))
     path = tmp_path / "out.tar"
     destination = DockerArchiveFilling(path)
     await begin(destination, image)
@@ -201,7 +188,7 @@ async def test_a_zstd_layer_that_is_not_what_the_config_names_is_refused_and_lea
 
 
 async def test_zstd_layers_are_gone_on_with_too(tmp_path: Path) -> None:
-    image = await as_zstd(IMAGE)
+    image = await as_packed("zstd", IMAGE)
     first = DockerArchiveFilling(tmp_path / "out.tar")
     await begin(first, image)
     slot = await first.slot(described(image.layers[1]))
@@ -223,7 +210,7 @@ async def test_zstd_layers_are_gone_on_with_too(tmp_path: Path) -> None:
 
 
 async def test_a_disk_that_is_full_at_the_end_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = await as_zstd(IMAGE)
+    image = await as_packed("zstd", IMAGE)
     destination = DockerArchiveFilling(tmp_path / "out.tar")
     await begin(destination, image)
     await land(destination, blobs(image))

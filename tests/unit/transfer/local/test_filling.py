@@ -19,7 +19,7 @@ from tests.support.images import (
     write_layout,
 )
 from tests.support.tools import run, tool
-from tests.unit.transfer.local.filled import begin, blobs, described, fill, land, put
+from tests.unit.transfer.local.filled import as_packed, begin, blobs, described, fill, land, put
 from tests.unit.transfer.local.tars import members
 
 from bucketry.transfer.contract import Destination
@@ -307,3 +307,20 @@ async def test_a_digest_is_no_tag(tmp_path: Path) -> None:
     for make in (OciLayoutFilling, OciArchiveFilling):
         with pytest.raises(NameUnusable, match="name it by a tag"):
             await begin(make(tmp_path / "out", f"@{IMAGE.digest}"), IMAGE)
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+async def test_containerd_imports_and_unpacks_it(how: str, containerd_address: str, tmp_path: Path) -> None:
+    """It compares the digest of what it unpacked with the config's. The layer is of several blocks."""
+    image = await as_packed(how, make_image(24, (300, 9_000_000)))
+    await fill(OciArchiveFilling(tmp_path / "out.tar", f"filled.example/{how}:v1"), image)
+    ctr = [tool("ctr"), "--address", containerd_address, "images"]
+
+    run([*ctr, "import", "--snapshotter=native", tmp_path / "out.tar"])
+    said = run([*ctr, "check", "--snapshotter=native"])
+    run([*ctr, "rm", "--sync", f"filled.example/{how}:v1"])
+
+    (line,) = [line for line in said.splitlines() if f"filled.example/{how}:v1" in line]
+    assert image.digest in line
+    assert "complete (3/3)" in line
+    assert line.rstrip().endswith("true")
