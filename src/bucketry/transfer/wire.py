@@ -24,7 +24,7 @@ MOST_URLS = 1000
 """Part numbers in one request for URLs."""
 
 MOST_JSON = 4 * 1024 * 1024
-"""Bytes of a request's JSON: checkpoints of a blob of 780 GiB, every 8 MiB."""
+"""Bytes of a request's JSON: checkpoints of a blob of 760 GiB, every 8 MiB."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE, description="Bytes.")]
 PartNumber = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
@@ -70,7 +70,7 @@ State = Literal["open", "verifying", "done", "failed"]
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Where a session stands. ``parts`` only while it is open."""
+    """Where a session stands. ``parts``: those that are in the store; none once it is done or has failed."""
 
     state: State
     part_size: Size = 0
