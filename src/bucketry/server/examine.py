@@ -8,6 +8,7 @@ import multiprocessing
 import secrets
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 
 from bucketry.server.config import Config
 from bucketry.store.contract import NotFound, ReadOnly, Store, StoreError
@@ -15,8 +16,16 @@ from bucketry.store.contract import NotFound, ReadOnly, Store, StoreError
 _FORMAT_KEY = "bucketry.json"
 
 
-def refusal(config: Config) -> str | None:
-    """Why the store must not be used, or None. Raises `StoreError` where it cannot be used.
+@dataclass(frozen=True, slots=True)
+class Found:
+    refusal: str | None
+    """Why the store must not be used, or None."""
+    checked_put: bool
+    """`ProbeReport.checked_put`; False where nobody tried, as the store takes no writes."""
+
+
+def examine(config: Config) -> Found:
+    """Raises `StoreError` where the store cannot be used.
 
     The process that leads the workers lives as long as they do, and would keep what the look needed: a client of S3.
     """
@@ -25,11 +34,11 @@ def refusal(config: Config) -> str | None:
         return process.submit(_examine, config.to_json()).result()
 
 
-def _examine(config_json: bytes) -> str | None:
+def _examine(config_json: bytes) -> Found:
     return asyncio.run(_probe(Config.from_json(config_json)))
 
 
-async def _probe(config: Config) -> str | None:
+async def _probe(config: Config) -> Found:
     from bucketry.store.open import open_store
     from bucketry.store.probe import probe
 
@@ -42,8 +51,8 @@ async def _probe(config: Config) -> str | None:
             if not await _holds_registry(store):
                 raise
             sys.stderr.write(f"bucketry: {error}\nbucketry: so this registry can be pulled from, and takes no pushes\n")
-            return None
-        return report.refusal()
+            return Found(None, checked_put=False)
+        return Found(report.refusal(), report.checked_put)
     finally:
         with contextlib.suppress(StoreError):
             await store.close()

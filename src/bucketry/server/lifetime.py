@@ -72,7 +72,9 @@ class Lifetime:
 
     async def _open(self) -> None:
         config = self._config
-        store = open_store(config.store.url, config.store.options(), observer=self._metrics)
+        store = open_store(
+            config.store.url, config.store.options(), observer=self._metrics, checked_put=config.store.checked_put
+        )
         await store.start()
         registry = await Registry.open(store, settings=registry_settings(config, self._workers))
         registry.start(sweep_interval=config.upload.sweep_interval)

@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from bucketry.server.config import Config, Loaded
-from bucketry.server.examine import refusal
+from bucketry.server.examine import examine
 from bucketry.server.welcome import welcome
 from bucketry.server.worker import load_app
 
@@ -45,11 +45,11 @@ def run(loaded: Loaded) -> int:
     except _CannotListen as error:
         sys.stderr.write(f"bucketry: {error}\n")
         return FAILED
-    why_not = refusal(config)
-    if why_not is not None:
-        sys.stderr.write(f"bucketry: {why_not}\n")
+    found = examine(config)
+    if found.refusal is not None:
+        sys.stderr.write(f"bucketry: {found.refusal}\n")
         return FAILED
-    config = _with_port(config, port)
+    config = _with_checked_put(_with_port(config, port), found.checked_put)
     workers = 1 if config.store.url == "memory:" else config.server.worker_count(os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
         if workers > 1:
@@ -64,6 +64,13 @@ def _with_port(config: Config, port: int) -> Config:
     host = config.server.host
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return msgspec.structs.replace(config, server=msgspec.structs.replace(config.server, listen=listen))
+
+
+def _with_checked_put(config: Config, found: bool) -> Config:
+    """What the owner says counts, and what was found where nothing is said."""
+    if config.store.checked_put is not None:
+        return config
+    return msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, checked_put=found))
 
 
 class _CannotListen(Exception):

@@ -173,6 +173,15 @@ class StoreConfig(Section, frozen=True, kw_only=True):
     deadline: Annotated[
         float, _duration("How long a small request to the store may take, its retries included.", 0.1, HOUR)
     ] = 30.0
+    checked_put: Annotated[
+        bool | None,
+        _text(
+            "Whether clients send small blobs straight to the bucket: by a presigned PUT which the store must take for "
+            "the bytes of the signed SHA-256 only, and only once. Not set: where the look at the store, when the "
+            "server starts, found that it does. `true` trusts a store blindly, as such blobs are not read back: on one "
+            "that does not check, a client can put any bytes under any digest."
+        ),
+    ] = None
     fsync: Annotated[
         bool,
         _text(

@@ -343,7 +343,8 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 def test_the_store_section_is_the_stores_own_options_and_the_url() -> None:
     names = {each.name for each in dataclasses.fields(StoreOptions)}
-    assert names == set(StoreConfig.__struct_fields__) - {"url"}
+    # The URL and what the probe finds go to `open_store` beside the options.
+    assert names == set(StoreConfig.__struct_fields__) - {"url", "checked_put"}
     assert StoreConfig().options() == StoreOptions()
 
 
