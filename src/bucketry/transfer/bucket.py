@@ -6,14 +6,14 @@ Parts go straight to the bucket. Where this process hashed every part of a sessi
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, cast
 
 from bucketry.hashing import Checkpoints
 from bucketry.oci import Descriptor, Digest
 from bucketry.oci import errors as oci
-from bucketry.registry import Blob, Chunk, Registry
+from bucketry.registry import Blob, Chunk, Registry, layout
 from bucketry.store import contract as store
 from bucketry.store.open import StoreNameInvalid
 from bucketry.transfer.contract import Buffer, RawManifest
@@ -30,6 +30,7 @@ from bucketry.transfer.errors import (
     TransferError,
     Unreachable,
 )
+from bucketry.transfer.judging import Judging
 
 PRINCIPAL: Final = "bucketry"
 """Whose the sessions are that are begun here: nobody's who comes through a server."""
@@ -88,9 +89,11 @@ def of_store(error: store.StoreError) -> TransferError:
 
 
 class BucketRepository:
-    """A `bucketry.transfer.contract.Source` and `Target`. ``closing``: what is closed with it.
+    """A `bucketry.transfer.contract.Source` and `Target`.
 
-    ``name``: as a person names it; ``reference``: what `manifest` gives without one.
+    ``name``: as a person names it; ``reference``: what `manifest` gives without one. ``close_store``: the store is
+    closed with it. ``judging``: of a store that is still looked at, and a registry that was made for this push: where
+    the store is refused, nothing stays of it.
     """
 
     pull_command: str | None = None
@@ -103,12 +106,15 @@ class BucketRepository:
         name: str,
         reference: Digest | str = "latest",
         close_store: bool = False,
+        judging: Judging | None = None,
     ) -> None:
         self._registry = registry
         self._repository = repository
         self._name = name
         self._reference = reference
         self._close_store = close_store
+        self._judging = judging
+        self._begun: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -169,7 +175,16 @@ class BucketRepository:
             )
         if isinstance(opened, Blob):
             return None
-        return BucketUpload(self._registry, self._repository, opened.session_id, opened.part_size, opened.max_parts)
+        self._begun.add(opened.session_id)
+        return self._upload(opened.session_id, opened.part_size, opened.max_parts)
+
+    def _upload(self, session: str, part_size: int, max_parts: int) -> BucketUpload:
+        return BucketUpload(self._registry, self._repository, session, part_size, max_parts, self._allowed)
+
+    async def _allowed(self) -> None:
+        """Before anything becomes visible. Raises `Refused`."""
+        if self._judging is not None:
+            await self._judging.passed()
 
     async def resume(self, session: str) -> BucketUpload | None:
         try:
@@ -179,9 +194,10 @@ class BucketRepository:
             return None
         if status.state.value not in ("open", "verifying"):
             return None
-        return BucketUpload(self._registry, self._repository, session, status.part_size, store.MAX_PARTS)
+        return self._upload(session, status.part_size, store.MAX_PARTS)
 
     async def put_blob(self, blob: Descriptor, body: AsyncIterator[bytes]) -> None:
+        await self._allowed()
         with translated():
             await self._registry.uploads.push(self._repository, blob.parsed, Chunk(body, blob.size))
 
@@ -194,6 +210,7 @@ class BucketRepository:
         return True
 
     async def put_manifest(self, manifest: RawManifest, tag: str | None = None) -> None:
+        await self._allowed()
         with translated():
             await self._registry.manifests.push(
                 self._repository,
@@ -205,9 +222,21 @@ class BucketRepository:
 
     async def close(self) -> None:
         with translated():
-            await self._registry.close()
-            if self._close_store:
-                await self._registry.store.close()
+            try:
+                if self._judging is not None:
+                    await self._judging.close()
+                    if self._judging.refused:
+                        await self._remove_traces()
+                await self._registry.close()
+            finally:
+                if self._close_store:
+                    await self._registry.store.close()
+
+    async def _remove_traces(self) -> None:
+        for session in self._begun:
+            with suppress(oci.OCIError):
+                await self._registry.parallel.cancel(self._repository, PRINCIPAL, session)
+        await self._registry.store.delete(layout.FORMAT_KEY)
 
 
 class BucketBlob:
@@ -249,12 +278,22 @@ class BucketBlob:
 class BucketUpload:
     """A `bucketry.transfer.contract.HashedUpload`."""
 
-    def __init__(self, registry: Registry, repository: str, session: str, part_size: int, max_parts: int) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        repository: str,
+        session: str,
+        part_size: int,
+        max_parts: int,
+        allowed: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``allowed`` raises where the parts may not become a blob."""
         self._registry = registry
         self._repository = repository
         self._session = session
         self._part_size = part_size
         self._max_parts = max_parts
+        self._allowed = allowed
 
     @property
     def session(self) -> str:
@@ -296,6 +335,7 @@ class BucketUpload:
         *,
         hashed: bool,
     ) -> None:
+        await self._allowed()
         encoded = None if checkpoints is None else checkpoints.encode()
         while True:
             with translated():

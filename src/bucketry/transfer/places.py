@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from bucketry.store.open import StoreOptions, open_store
 from bucketry.transfer.crew import in_thread
-from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused
+from bucketry.transfer.errors import ImageMissing, NameUnusable
 from bucketry.transfer.journal import Journal
 from bucketry.transfer.names import Place
 from bucketry.transfer.settings import MIB, TransferSettings
@@ -161,10 +161,12 @@ def _remote(place: Place, opening: Opening) -> RemoteRepository:
 async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketRepository:
     """A repository of the registry in a bucket or folder; ``write`` makes a registry where there is none.
 
-    A bucket that is written to is looked at first, as ``bucketry serve`` does, once a day.
+    A bucket that is written to is looked at first, as ``bucketry serve`` does, once a day; one without a registry
+    while the first parts are on their way.
     """
     from bucketry.registry import Registry, RegistrySettings
     from bucketry.transfer.bucket import BucketRepository, translated
+    from bucketry.transfer.judging import Judging
 
     url, repository = await _located(place, opening)
     settings = opening.settings
@@ -172,10 +174,15 @@ async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketR
         store = open_store(url, opening.options)
         await store.start()
         try:
-            if write:
+            there = await _holds_registry(store)
+            judging = None
+            if not write:
+                if not there:
+                    raise ImageMissing(f"{store.url} holds no registry: there is no image to read")
+            elif not there:
+                judging = Judging(partial(_judge, store, opening))
+            elif not _was_seen(store, opening):
                 await _judge(store, opening)
-            elif not await _holds_registry(store):
-                raise ImageMissing(f"{store.url} holds no registry: there is no image to read")
             registry = await Registry.open(
                 store,
                 settings=RegistrySettings(
@@ -186,25 +193,38 @@ async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketR
                 ),
             )
         except BaseException:
+            if judging is not None:
+                await judging.close()
             await store.close()
             raise
     name = f"{store.url}/{repository}"
     ending = f"@{place.digest}" if place.digest else f":{place.tag}" if place.tag else ""
-    return BucketRepository(registry, repository, name=name + ending, reference=place.reference, close_store=True)
+    return BucketRepository(
+        registry, repository, name=name + ending, reference=place.reference, close_store=True, judging=judging
+    )
+
+
+def _seen(opening: Opening) -> Journal:
+    return Journal(opening.settings.cache / "probes", clock=opening.clock)
+
+
+def _was_seen(store: Store, opening: Opening) -> bool:
+    return _seen(opening).find(_identity(store, opening)) is not None
+
+
+def _identity(store: Store, opening: Opening) -> str:
+    """The same bucket may be reached by services that behave in different ways."""
+    return f"{store.url} {opening.options.endpoint} {opening.environ.get('AWS_ENDPOINT_URL_S3')}"
 
 
 async def _judge(store: Store, opening: Opening) -> None:
     """Raises `Refused` for a store on which two pushes could overwrite each other unseen."""
-    from bucketry.store.probe import probe
+    from bucketry.transfer.bucket import translated
+    from bucketry.transfer.judging import judge
 
-    seen = Journal(opening.settings.cache / "probes", clock=opening.clock)
-    if seen.find(store.url) is not None and await _holds_registry(store):
-        return
-    report = await probe(store, ids=lambda: secrets.token_hex(8), quick=True, clock=opening.clock)
-    refusal = report.refusal()
-    if refusal is not None:
-        raise Refused(refusal)
-    seen.begin(store.url, note="ok")
+    with translated():
+        await judge(store, clock=opening.clock)
+    _seen(opening).begin(_identity(store, opening), note="ok")
 
 
 async def _holds_registry(store: Store) -> bool:

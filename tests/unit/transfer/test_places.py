@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
 from tests.unit.transfer.fakes import Heard, Image, MemorySource, settings, some_bytes
 
+from bucketry.registry import Registry
+from bucketry.store.contract import OCTET_STREAM, Buffer, Condition
+from bucketry.store.memory import MemoryStore
+from bucketry.transfer import places
 from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused
 from bucketry.transfer.names import Role, parse_place
 from bucketry.transfer.places import (
@@ -126,33 +130,67 @@ async def test_reading_makes_no_registry(tmp_path: Path, opening: Opening) -> No
     assert not (tmp_path / "data" / "bucketry.json").exists()
 
 
-async def test_a_store_that_ignores_conditions_is_refused(
-    tmp_path: Path, opening: Opening, monkeypatch: pytest.MonkeyPatch
+class Careless(MemoryStore):
+    """A store that ignores conditions, and outlives whoever closes it."""
+
+    async def put(
+        self,
+        key: str,
+        body: Buffer,
+        *,
+        content_type: str = OCTET_STREAM,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> str:
+        return await super().put(key, body, content_type=content_type, metadata=metadata)
+
+    async def close(self) -> None:
+        return
+
+
+async def test_nothing_stays_of_a_push_to_a_store_that_ignores_conditions(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bucketry.store import memory
-    from bucketry.transfer import places
-
-    class Careless(memory.MemoryStore):
-        async def put(self, key: str, body: object, **options: object) -> str:
-            options.pop("condition", None)
-            return await super().put(key, body, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(places, "open_store", lambda url, options: Careless())
+    store = Careless(min_part=1)
+    monkeypatch.setattr(places, "open_store", lambda url, options: store)
+    target = await open_target(parse_place("s3://bucket/app", role="push to"), opening)
+    source = MemorySource(Image(some_bytes(20_000_000)))
+    source.piece = 1024 * 1024
 
     with pytest.raises(Refused, match="cannot hold a registry"):
-        await open_target(parse_place("s3://bucket/app", role="push to"), opening)
+        await push(source, target, tag="v1", settings=opening.settings, listen=Heard())
+    await target.close()
+
+    assert (await store.list("")).objects == ()
+    assert not await store.list_multiparts()
+
+
+async def test_a_registry_in_a_store_that_ignores_conditions_is_not_pushed_to(
+    opening: Opening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Careless()
+    await Registry.open(store)
+    before = (await store.list("")).objects
+    monkeypatch.setattr(places, "open_store", lambda url, options: store)
+
+    with pytest.raises(Refused, match="cannot hold a registry"):
+        await open_target(parse_place("s3://bucket//app", role="push to"), opening)
+
+    assert (await store.list("")).objects == before
 
 
 async def test_a_store_that_was_looked_at_is_believed_for_a_day(
     tmp_path: Path, opening: Opening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = parse_place(f"file:{tmp_path}/data/app", role="push to")
-    await (await open_target(place, opening)).close()
+    target = await open_target(place, opening)
+    await push(MemorySource(Image(b"layer")), target, tag="v1", settings=opening.settings, listen=Heard())
+    await target.close()
 
     async def never(*args: object, **options: object) -> object:
         raise AssertionError("looked at again")
 
-    monkeypatch.setattr("bucketry.store.probe.probe", never)
+    monkeypatch.setattr("bucketry.transfer.judging.probe", never)
     await (await open_target(place, opening)).close()
     opening.clock = lambda: 1e9 + 25 * 3600
     with pytest.raises(AssertionError):

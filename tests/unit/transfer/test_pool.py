@@ -44,11 +44,11 @@ def test_a_few_windows_are_enough_to_use_fast_links() -> None:
 def test_where_the_link_is_full_it_stays_near_what_fills_it() -> None:
     climb = Climb(most=64)
 
-    limits = drive(climb, lambda at_once: min(at_once, 8) * 10 * MIB, 300)
+    limits = drive(climb, lambda at_once: min(at_once, FIRST_PARALLEL) * 10 * MIB, 400)
 
-    assert max(limits) <= 12
+    assert max(limits) <= 2 * FIRST_PARALLEL
     # Most of the time it is where it began; now and then it looks whether more would help by now.
-    assert limits.count(8) > 200
+    assert limits.count(FIRST_PARALLEL) > 300
 
 
 def test_a_link_that_becomes_faster_is_found_out() -> None:
