@@ -66,7 +66,7 @@ def new_work(
 
 
 async def note_parts(work: Work, target: Target) -> None:
-    if not await work.patiently(target.name, target.takes_parts):
+    if not await work.first(target.name, target.takes_parts):
         work.tell(Note(text=f"{target.name} has no parallel extension: layers travel whole, several at once"))
 
 

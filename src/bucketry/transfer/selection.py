@@ -88,7 +88,9 @@ async def choose(work: Work, source: Source, reference: Digest | str | None, pla
 
     Raises `ImageMissing`, `SourceDamaged`, `NameUnusable`.
     """
-    root = await _manifest(work, source, reference)
+    root = await work.first(str(reference or source.name), lambda: source.manifest(reference))
+    if isinstance(reference, Digest):
+        _check_digest(source, root, reference)
     if platform is not None:
         wanted = parse_platform(platform)
         for _ in range(MOST_DEEP):
@@ -125,9 +127,14 @@ async def with_referrers(work: Work, source: Source, manifests: Iterable[RawMani
 
 async def _manifest(work: Work, source: Source, reference: Digest | str | None) -> RawManifest:
     found = await work.patiently(str(reference or source.name), lambda: source.manifest(reference))
-    if isinstance(reference, Digest) and found.digest != reference:
-        raise SourceDamaged(f"{source.name} gave manifest {found.digest} where {reference} was asked for")
+    if isinstance(reference, Digest):
+        _check_digest(source, found, reference)
     return found
+
+
+def _check_digest(source: Source, found: RawManifest, wanted: Digest) -> None:
+    if found.digest != wanted:
+        raise SourceDamaged(f"{source.name} gave manifest {found.digest} where {wanted} was asked for")
 
 
 async def _below(work: Work, source: Source, root: RawManifest) -> tuple[RawManifest, ...]:

@@ -16,6 +16,9 @@ from bucketry.transfer.settings import TransferSettings
 
 T = TypeVar("T")
 
+FIRST_RETRIES = 2
+"""Of the first request to somebody: who is not there is said within seconds, not after more than a minute."""
+
 BLOBS_AT_ONCE = 32
 """Blobs that are looked at, or on their way, at once; their pieces have turns of their own."""
 
@@ -64,6 +67,11 @@ class Work:
     async def patiently(self, item: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """A request that moves no bytes worth counting, tried again like a piece."""
         return await patiently(attempt, retries=self.settings.retries, timing=self.timing, again=self.again(item))
+
+    async def first(self, item: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The first request to somebody: as `patiently`, but nothing is lost yet, so it is given up sooner."""
+        retries = min(FIRST_RETRIES, self.settings.retries)
+        return await patiently(attempt, retries=retries, timing=self.timing, again=self.again(item))
 
     def ended(self, digest: str, pull: str | None) -> Ended:
         event = Ended(

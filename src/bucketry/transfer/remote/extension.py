@@ -16,7 +16,7 @@ from bucketry.hashing import MAX_ENCODED, Checkpoints
 from bucketry.oci import Descriptor, Digest
 from bucketry.transfer import wire
 from bucketry.transfer.contract import Buffer
-from bucketry.transfer.errors import ContentMismatch, PartLost, Refused, TransferError, Unreachable
+from bucketry.transfer.errors import ContentMismatch, NotAuthenticated, PartLost, Refused, TransferError, Unreachable
 from bucketry.transfer.remote.address import resolve
 from bucketry.transfer.remote.answer import Answer, clean
 from bucketry.transfer.remote.auth import Purpose
@@ -59,7 +59,10 @@ class Extension:
         self._asking = asyncio.Lock()
 
     async def offered(self, *, reading: bool = False) -> bool:
-        """Whether there is one: asked once. What does not say so has none. ``reading``: nothing will be written."""
+        """Whether there is one: asked once. What does not say so has none. ``reading``: nothing will be written.
+
+        Raises `Unreachable`, and `NotAuthenticated` where the registry lets nobody in with these credentials.
+        """
         async with self._asking:
             if self._offered is None:
                 self._offered = await self._discover(self._reading if reading else self._purpose)
@@ -128,9 +131,26 @@ class Extension:
                     await answer.discard()
                     return False
                 found = await self._decoded(answer, wire.Extensions, "asking for extensions")
+        except Unreachable:
+            # Nobody knows yet: the layers of a registry that starts again shall not travel whole for that.
+            raise
+        except NotAuthenticated:
+            # Some let nobody in at paths they do not know. Where they do not at their door either, that is to be said.
+            await self._at_the_door(purpose)
+            return False
         except TransferError:
             return False
         return any(extension.name == wire.NAME for extension in found.extensions)
+
+    async def _at_the_door(self, purpose: Purpose) -> None:
+        """Raises `NotAuthenticated` where the registry does not take these credentials at all."""
+        try:
+            async with await self._endpoint.request("GET", "/v2/", purpose) as answer:
+                await answer.discard()
+        except NotAuthenticated:
+            raise
+        except TransferError:
+            return
 
     def _upload(self, session: str, part_size: int, max_parts: int, size: int | None) -> ExtensionUpload:
         return ExtensionUpload(

@@ -161,7 +161,6 @@ async def test_the_extension_is_asked_for_once(registry: Registry, repository: R
     [
         lambda: web.Response(status=404),
         lambda: web.Response(status=500),
-        lambda: challenge("Basic realm=x"),
         lambda: web.Response(body=b"<html>"),
         lambda: web.Response(body=b"[" * 100_000),
         lambda: json_answer({"extensions": []}),
@@ -182,10 +181,19 @@ async def test_whatever_else_a_registry_says_means_no(
     assert len(server.requests("GET", path)) == 1
 
 
-async def test_a_registry_that_is_down_takes_no_parts(server: Scripted, repository: RemoteRepository) -> None:
+async def test_what_a_registry_that_is_down_takes_is_not_known(server: Scripted, repository: RemoteRepository) -> None:
     await server.stop()
 
-    assert not await repository.takes_parts()
+    with pytest.raises(Unreachable):
+        await repository.takes_parts()
+
+
+async def test_who_is_not_let_in_at_the_door_is_told_so(server: Scripted, repository: RemoteRepository) -> None:
+    server.on("GET", f"/v2/{wire.DISCOVER}", lambda: challenge("Basic realm=x"))
+    server.on("GET", "/v2/", lambda: challenge("Basic realm=x"))
+
+    with pytest.raises(NotAuthenticated):
+        await repository.takes_parts()
 
 
 # Beginning, and going on
