@@ -14,7 +14,15 @@ from bucketry.cli import config, copy, doctor, inspect, login, pull, push, serve
 from bucketry.cli.output import complain
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-"""Exit codes: it did not work; it was asked for wrongly; Ctrl-C."""
+EXIT_CODES = {
+    0: "It is done.",
+    FAILED: "It failed, or the store is refused.",
+    USAGE: "It was asked for wrongly: an option, a size, the name of an image or a store, or a file of settings or "
+    "credentials that cannot be.",
+    INTERRUPTED: "Ctrl-C. A push, pull or copy goes on where it was when the same command is given again.",
+    143: "SIGTERM, during a push, pull or copy: as Ctrl-C.",
+}
+"""What a process of any command ends with, and what it means."""
 
 _WELCOME = """
 Your bucket is the registry: an OCI container registry whose only state is an S3 bucket or a local folder.
@@ -73,10 +81,7 @@ def build() -> App:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line (without the program's name) and gives the exit code.
-
-    0: done. 1: it failed, or the store is refused. 2: wrong usage, or a configuration that cannot be.
-    """
+    """Runs a command line (without the program's name) and gives the exit code: one of `EXIT_CODES`."""
     tokens = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in tokens
     try:
@@ -99,12 +104,12 @@ def _explain(error: Exception) -> int:
     from bucketry.server.config import ConfigError
     from bucketry.store.contract import StoreError
     from bucketry.store.open import StoreNameInvalid
-    from bucketry.transfer.errors import TransferError
+    from bucketry.transfer.errors import Misconfigured, NameUnusable, TransferError
 
     if isinstance(error, CycloptsError):
-        complain(f"{error} (bucketry --help)")
+        complain(f"{error} ({' '.join(('bucketry', *(error.command_chain or ())))} --help)")
         return USAGE
-    if isinstance(error, ConfigError | StoreNameInvalid):
+    if isinstance(error, ConfigError | StoreNameInvalid | NameUnusable | Misconfigured):
         complain(str(error))
         return USAGE
     if isinstance(error, StoreError | TransferError):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bucketry.oci import Descriptor
     from bucketry.transfer.contract import RawManifest, Source
 
+AT_ONCE = 8
+"""Layers that are asked about at once."""
+
 EXAMPLES = """
 What is it made of?
 
@@ -111,7 +114,7 @@ async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
     else:
         blobs = [blob for blob in (parsed.config,) if blob is not None]
         about["config"] = _blob(blobs[0]) if blobs else None
-        about["layers"] = [await _layer(source, layer) for layer in parsed.layers]
+        about["layers"] = await _layers(source, parsed.layers)
         about["total"] = sum(blob.size for blob in (*blobs, *parsed.layers))
     referring = await source.referrers(manifest.digest)
     about["referrers"] = [
@@ -123,10 +126,20 @@ async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
     return about
 
 
-async def _layer(source: Source, layer: Descriptor) -> dict[str, Any]:
-    """``checkpoints``: in how many segments the layer can be verified in parallel; 1 where all at once."""
-    checkpoints = await source.blob(layer).checkpoints()
-    return {**_blob(layer), "segments": 1 if checkpoints is None else checkpoints.count}
+async def _layers(source: Source, layers: Sequence[Descriptor]) -> list[dict[str, Any]]:
+    """``segments``: in how many a layer can be verified in parallel; 1 where all at once."""
+    from bucketry.transfer.crew import crew
+
+    segments: dict[str, int] = {}
+
+    async def ask(layer: Descriptor) -> None:
+        checkpoints = await source.blob(layer).checkpoints()
+        segments[layer.digest] = 1 if checkpoints is None else checkpoints.count
+
+    async with crew(AT_ONCE) as tasks:
+        for layer in {layer.digest: layer for layer in layers}.values():
+            await tasks.begin(ask, layer)
+    return [{**_blob(layer), "segments": segments[layer.digest]} for layer in layers]
 
 
 def _blob(blob: Descriptor) -> dict[str, Any]:

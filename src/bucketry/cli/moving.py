@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
@@ -58,29 +59,44 @@ def settings(
     speed: SpeedOptions, *, platform: str | None, compression: str = "gzip", referrers: bool = False
 ) -> TransferSettings:
     """Raises `NameUnusable`."""
-    from bucketry.server.units import parse_size
-    from bucketry.transfer.errors import NameUnusable
     from bucketry.transfer.settings import TransferSettings
 
-    sizes: dict[str, int | None] = {}
-    for option, text in (("--memory", speed.memory), ("--part-size", speed.part_size)):
-        try:
-            sizes[option] = None if text is None else parse_size(text)
-        except ValueError as error:
-            raise NameUnusable(f"{option} {text} {error}") from None
-    memory = sizes["--memory"]
-    assert memory is not None
+    if platform is not None:
+        from bucketry.transfer.selection import parse_platform
+
+        parse_platform(platform)
+    chosen = TransferSettings(platform=platform, compression=compression, referrers=referrers)
+    # One after the other, so that the option at fault is named.
+    with _naming(f"--parallel {speed.parallel}"):
+        chosen = replace(chosen, parallel=speed.parallel)
+    memory = _size("--memory", speed.memory)
+    with _naming(f"--memory {speed.memory}"):
+        chosen = replace(chosen, memory=memory)
+    if speed.part_size is not None:
+        part_size = _size("--part-size", speed.part_size)
+        with _naming(f"--part-size {speed.part_size}"):
+            chosen = replace(chosen, part_size=part_size)
+    return chosen
+
+
+def _size(option: str, text: str) -> int:
+    from bucketry.server.units import parse_size
+    from bucketry.transfer.errors import NameUnusable
+
     try:
-        return TransferSettings(
-            parallel=speed.parallel,
-            memory=memory,
-            part_size=sizes["--part-size"],
-            compression=compression,
-            platform=platform,
-            referrers=referrers,
-        )
+        return parse_size(text)
     except ValueError as error:
-        raise NameUnusable(str(error)) from None
+        raise NameUnusable(f"{option} {text} {error}") from None
+
+
+@contextmanager
+def _naming(option: str) -> Iterator[None]:
+    from bucketry.transfer.errors import NameUnusable
+
+    try:
+        yield
+    except ValueError as error:
+        raise NameUnusable(f"{option}: {error}") from None
 
 
 def tag_to_write(place: Place) -> str | None:

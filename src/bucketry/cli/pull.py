@@ -110,7 +110,9 @@ def _own_name(place: Place) -> str:
     if place.kind == "bucket":
         name = place.candidates()[-1][1] if place.split is not None else place.folders[-1]
         return f"docker-daemon:{name}:{place.tag or 'latest'}"
-    raise NameUnusable(f"{place.text} does not say what the image is to be called: name where it goes, docker-daemon:…")
+    raise NameUnusable(
+        f"{place.text} does not say what the image is to be called: name where it goes, such as docker-daemon:NAME:TAG"
+    )
 
 
 def _then(place: Place) -> str | None:

@@ -75,8 +75,14 @@ def push(
     A registry without bucketry's extension gets whole layers, several at once. What is there already is not sent;
     a push that was stopped goes on where it was.
     """
+    from bucketry.transfer.compress import Compression
+    from bucketry.transfer.errors import NameUnusable
     from bucketry.transfer.names import parse_place
 
+    try:
+        Compression.parse(compression)
+    except ValueError as error:
+        raise NameUnusable(f"--compression: {error}") from None
     whence = parse_place(source, role="push from")
     own_name = whence.name if whence.kind == "docker-daemon" else source
     whither = parse_place(own_name if dest is None else dest, role="push to")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from bucketry.cli.app import build
+from bucketry.cli.app import EXIT_CODES, build
 from bucketry.cli.output import complain, write
 from bucketry.server.config import FILE_VARIABLE, SECTIONS, SETTINGS, Setting
 
@@ -55,7 +55,7 @@ def _cli() -> str:
         blocks += [_table(("Argument", "Meaning"), rows), *_examples(command)]
     blocks += [
         "## Exit codes",
-        "0: done. 1: it failed, or the store is refused. 2: wrong usage, or a configuration that cannot be.",
+        _table(("Code", "Meaning"), [(str(code), meaning) for code, meaning in EXIT_CODES.items()]),
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -75,7 +75,7 @@ def _usage(command: App) -> Iterator[str]:
     arguments = [argument for argument in command.assemble_argument_collection() if argument.show]
     for argument in arguments:
         if not argument.name.startswith("-"):
-            yield f"[{argument.name}]"
+            yield argument.name if argument.required else f"[{argument.name}]"
     yield "[OPTIONS]"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,19 @@ from bucketry.transfer import events
 WINDOW = 5.0
 """Seconds over which a rate is measured."""
 
+_LONG = re.compile(r"([0-9a-f]{12})[0-9a-f]{52,}")
+"""A digest's digits: the first of them are enough for a person to tell one from the other."""
+
 
 @dataclass(slots=True)
 class Item:
-    """One blob or manifest. Bytes; ``size`` None as long as it is not known."""
+    """One blob or manifest. Bytes; ``size`` None as long as it is not known.
+
+    ``kind`` None: not a part of the image; the first request for it, say, that is made again.
+    """
 
     name: str
-    kind: events.Kind
+    kind: events.Kind | None
     size: int | None = None
     read: int = 0
     moved: int = 0
@@ -74,6 +81,8 @@ class Tally:
         | events.Verified
         | events.Done,
     ) -> Item:
+        if isinstance(event, events.Again) and event.item not in self.items:
+            return Item(event.item, None)
         item = self.items.setdefault(event.item, Item(event.item, "blob"))
         match event:
             case events.Skipped():
@@ -135,6 +144,10 @@ class Tally:
             if item.state != "skipped"
         )
 
+    def blobs_moved(self) -> bool:
+        """Whether anything but manifests travelled."""
+        return any(item.moved for item in self.items.values() if item.kind != "manifest")
+
     def left(self) -> float | None:
         """Seconds that it will still take; None where nobody can say."""
         total, rate = self.total(), self.rate()
@@ -162,31 +175,37 @@ def time_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def _short(seconds: float) -> str:
+    """As `time_text`, but ``0.05 s`` and ``0.4 s`` too."""
+    if seconds >= 1:
+        return time_text(seconds)
+    return f"{seconds:.2f} s" if seconds < 0.1 else f"{seconds:.1f} s"
+
+
 def name_text(item: Item) -> str:
     """``layer sha256:1234567890ab``: what a person can tell items by."""
-    name = item.name
-    algorithm, colon, digits = name.partition(":")
-    if colon and len(digits) >= 64:
-        name = f"{algorithm}:{digits[:12]}"
-    return f"{item.kind} {name}"
+    name = _LONG.sub(r"\1", item.name)
+    return name if item.kind is None else f"{item.kind} {name}"
 
 
 def summary(tally: Tally, ended: events.Ended) -> list[str]:
     """The last lines: what was sent, how fast, how to use it."""
     action = "copy" if tally.began is None else tally.began.action
     verb = {"push": "pushed", "pull": "pulled", "copy": "copied"}[action]
-    seconds = max(ended.seconds, 0.001)
-    if ended.moved:
-        line = (
-            f"{verb} {size_text(ended.moved)} in {time_text(seconds) if seconds >= 1 else f'{seconds:.1f} s'}, "
-            f"{size_text(ended.moved / seconds)}/s"
-        )
+    there = f"{size_text(ended.skipped)} {'was' if ended.skipped == 1 else 'were'} there already"
+    if not ended.moved:
+        line = f"nothing had to be {verb}: {there}"
+    elif ended.skipped and not tally.blobs_moved():
+        # Manifests alone: their few bytes say nothing, and their rate less.
+        line = f"no layer had to be {verb}: {there}"
+        line += "" if tally.began is None else f"; {tally.began.target} is up to date"
+    else:
+        seconds = max(ended.seconds, 0.01)
+        line = f"{verb} {size_text(ended.moved)} in {_short(seconds)}, {size_text(ended.moved / seconds)}/s"
         if ended.parallel > 1:
             line += f", up to {ended.parallel} pieces at once"
-    else:
-        line = f"nothing had to be {verb}"
-    if ended.skipped:
-        line += f"; {size_text(ended.skipped)} were there already"
+        if ended.skipped:
+            line += f"; {there}"
     if tally.retries:
         line += f"; {tally.retries} {'piece was' if tally.retries == 1 else 'pieces were'} sent again"
     lines = [line, ended.digest]

@@ -6,6 +6,7 @@ Parts go straight to the bucket. Where this process hashed every part of a sessi
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, cast
@@ -96,8 +97,6 @@ class BucketRepository:
     the store is refused, nothing stays of it.
     """
 
-    pull_command: str | None = None
-
     def __init__(
         self,
         registry: Registry,
@@ -123,6 +122,10 @@ class BucketRepository:
     @property
     def repository(self) -> str:
         return self._repository
+
+    @property
+    def pull_command(self) -> str:
+        return f"bucketry pull {shlex.quote(f'{self._registry.store.url}/{self._repository}')}"
 
     async def manifest(self, reference: Digest | str | None = None) -> RawManifest:
         with translated():

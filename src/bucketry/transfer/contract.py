@@ -181,7 +181,7 @@ class Target(Protocol):
 
     @property
     def pull_command(self) -> str | None:
-        """What a person types to pull what is pushed here, without the tag; None where docker cannot reach it."""
+        """What a person types to pull what is pushed here, without the tag; None where there is nothing to type."""
         ...
 
     async def takes_parts(self) -> bool:

@@ -129,7 +129,7 @@ def test_nothing_to_do_is_said_so() -> None:
     tally = Tally(Clock())
     tally.add(events.Began(action="pull", source="a", target="b"))
     lines = summary(tally, events.Ended(digest=LAYER, moved=0, skipped=5, seconds=0.1, parallel=0))
-    assert lines == ["nothing had to be pulled; 5 B were there already", LAYER]
+    assert lines == ["nothing had to be pulled: 5 B were there already", LAYER]
 
 
 def test_bars_show_each_layer_and_all() -> None:

@@ -186,13 +186,13 @@ def _translation(error: Exception, host: str) -> TransferError:
                 f"{host}: no TLS ({clean(_reason(error.os_error))}): if it speaks plain http, allow that by {INSECURE}"
             )
         case aiohttp.ClientConnectorDNSError():
-            return Unreachable(f"{host}: there is no such host ({clean(_reason(error.os_error))})")
+            return Unreachable(f"{host}: there is no such host ({clean(_reason(error.os_error))}): check its name")
         case aiohttp.ClientProxyConnectionError():
             return Unreachable(f"{host}: the proxy of this machine does not answer ({clean(_reason(error.os_error))})")
         case aiohttp.ClientHttpProxyError():
             return Unreachable(f"{host}: the proxy of this machine refuses it ({error.status})")
         case aiohttp.ClientConnectorError():
-            return Unreachable(f"{host}: no connection ({clean(_reason(error.os_error))})")
+            return Unreachable(f"{host}: no connection ({clean(_reason(error.os_error))}): is it running?")
         case TimeoutError():
             return Unreachable(f"{host}: no answer in time")
         case aiohttp.InvalidURL():
