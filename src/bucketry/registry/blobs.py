@@ -233,6 +233,9 @@ class Blobs:
             if record.state is BlobState.LIVE and record.segment == noted:
                 return record, False
             if record.state is BlobState.GONE:
+                if record.data == data:
+                    # Published before, and given up since: whoever did is about to delete them.
+                    raise NotFound(f"{self._store.url}: the bytes {data} were collected")
                 # Rare, and the session may be a day old: these bytes must still be there before a record names them.
                 await self._store.head(data)
                 revived = ours

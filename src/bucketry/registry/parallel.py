@@ -19,6 +19,7 @@ from bucketry.oci.errors import BlobUnknown, ParameterInvalid, SizeInvalid, Uplo
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blob, Blobs
 from bucketry.registry.budget import MemoryBudget
+from bucketry.registry.checked import CheckedPuts, SignedPut, is_checked
 from bucketry.registry.chunks import Chunk
 from bucketry.registry.completion import Asked, Completions, Verifying
 from bucketry.registry.ended import EndedSessions
@@ -37,7 +38,7 @@ from bucketry.store.contract import (
     UploadNotFound,
 )
 
-__all__ = ["MAX_URLS", "Opened", "Parallel", "Stage", "Status", "Verifying"]
+__all__ = ["MAX_URLS", "Opened", "Parallel", "SignedPut", "Stage", "Status", "Verifying"]
 
 MAX_URLS = 1000
 """Part numbers of one `Parallel.urls`."""
@@ -56,7 +57,9 @@ class Opened:
     segment: int
     """Bytes between two checkpoints, as this registry would like them; ``part_size`` is a multiple."""
     direct: bool
-    """Whether `Parallel.urls` gives any."""
+    """Whether the bucket takes the parts by URLs of its own."""
+    put: SignedPut | None = None
+    """Where the blob is one PUT, which the store checks: as `Parallel.signed_put`."""
 
 
 class Stage(Enum):
@@ -117,6 +120,7 @@ class Parallel:
         self._completions = Completions(
             store, blobs, sessions, ended, self._readback, clock=clock, ids=ids, settings=settings
         )
+        self._checked = CheckedPuts(store, blobs, sessions, ended, clock=clock, ids=ids, settings=settings)
         self._own: OrderedDict[str, Session] = OrderedDict()
         """Sessions that began here, and whose parts nobody else was told how to send."""
 
@@ -124,6 +128,11 @@ class Parallel:
     def direct(self) -> bool:
         """Whether parts go to the store by URLs of its own."""
         return self._store.capabilities.presign_part
+
+    @property
+    def put_up_to(self) -> int:
+        """Bytes of the longest blob that may go to the store by one PUT, unread by anybody; 0 where none does."""
+        return self._checked.most
 
     async def close(self) -> None:
         """Gives up what is being verified, so that another replica goes on with it at once."""
@@ -137,10 +146,13 @@ class Parallel:
         digest: Digest | None = None,
         size: int | None = None,
         part_size: int | None = None,
+        expires: float | None = None,
     ) -> Blob | Opened:
         """The blob, where the repository has it or may mount it from any other; else a session for it.
 
-        ``part_size`` is a wish; see `bucketry.registry.partition.part_size_for` for what becomes of it.
+        ``part_size`` is a wish; see `bucketry.registry.partition.part_size_for` for what becomes of it. ``expires``:
+        seconds that `Opened.put` is wanted for; None where the caller has no use for one. It is given for a SHA-256
+        and a size up to `put_up_to`: then part 1 is the whole blob, and nothing is read back.
         Raises `SizeInvalid` for a blob that cannot be.
         """
         direct = self.direct
@@ -155,6 +167,11 @@ class Parallel:
             found = await self._present(repository, digest)
             if found is not None:
                 return found
+            if expires is not None and size is not None and self._checked.takes(digest, size):
+                session_id, put = await self._checked.begin(
+                    repository, principal, digest, size, part_size=chosen, expires=expires
+                )
+                return Opened(session_id, chosen, 1, self._settings.segment, direct=True, put=put)
         session_id = self._sessions.begin(repository, principal, None if digest is None else digest.algorithm)
         ticket = self._sessions.check(session_id, repository, principal)
         data = layout.data(self._ids.token())
@@ -188,6 +205,9 @@ class Parallel:
             parts = session.stored_parts()
             if session.state is not State.OPEN:
                 break
+            if is_checked(ticket):
+                parts = await self._checked.arrived(session)
+                break
             assert session.data is not None
             assert session.upload is not None
             try:
@@ -211,7 +231,8 @@ class Parallel:
     ) -> dict[int, str] | None:
         """Where to PUT each part, by its number, for ``expires`` seconds; None where the store has no such URLs.
 
-        They need no header. Raises `ParameterInvalid` for a number that the blob has not, or more than `MAX_URLS`.
+        They need no header. Raises `ParameterInvalid` for a number that the blob has not, more than `MAX_URLS`, or a
+        session that has a `signed_put` instead.
         """
         ticket = self._check(session_id, repository, principal)
         session = await self._open(ticket)
@@ -220,6 +241,8 @@ class Parallel:
             raise ParameterInvalid(f"{len(wanted)} parts at once: ask for at most {MAX_URLS}")
         for number in wanted:
             _check_number(session, number)
+        if is_checked(ticket):
+            raise ParameterInvalid("this upload is one PUT, whose URL is of use with its headers only")
         if not self.direct:
             return None
         self._own.pop(session_id, None)
@@ -230,21 +253,31 @@ class Parallel:
             for number in wanted
         }
 
+    async def signed_put(self, repository: str, principal: str, session_id: str, *, expires: float) -> SignedPut | None:
+        """Where to PUT the blob, for ``expires`` seconds or less; None where the session is one of parts."""
+        ticket = self._check(session_id, repository, principal)
+        if not is_checked(ticket):
+            return None
+        return await self._checked.sign(ticket, await self._open(ticket), expires)
+
     async def put_part(self, repository: str, principal: str, session_id: str, number: int, chunk: Chunk) -> Part:
         """Takes a part, the same bytes each time it is sent. ``chunk.start`` is not looked at.
 
         Raises `SizeInvalid` for a part that is longer than the session's are, not as long as announced, or as its
         place in a blob of known size wants it; `ParameterInvalid` for a number that the blob has not;
-        `UploadInvalid` once the session is being completed.
+        `UploadInvalid` once the session is being completed; `DigestMismatch` for other bytes than were announced,
+        where the blob is one PUT.
         """
         ticket = self._check(session_id, repository, principal)
         session = self._own.get(session_id) or await self._open(ticket)
         _check_number(session, number)
         exact = None if session.expected is None else expected_size(number, session.part_size, session.expected)
         self._check_buffered(session.part_size if chunk.length is None else chunk.length)
-        assert session.data is not None
-        assert session.upload is not None
         async with receive(chunk, self._budget, most=session.part_size, exact=exact) as body:
+            if is_checked(ticket):
+                return await self._checked.put(session, body)
+            assert session.data is not None
+            assert session.upload is not None
             try:
                 etag = await self._store.put_part(
                     session.data, session.upload, number, body, offset=(number - 1) * session.part_size
@@ -287,6 +320,8 @@ class Parallel:
         if size < 0:
             raise SizeInvalid(f"no blob has {size} bytes")
         given = None if checkpoints is None else self._readback.parse_list(checkpoints, digest, size)
+        if is_checked(ticket):
+            return await self._checked.complete(ticket, digest, size)
         asked = Asked(digest, size, given, trusted=hashed and session_id in self._own)
         answer = await self._completions.complete(ticket, asked, wait=wait)
         if isinstance(answer, Blob):
@@ -294,7 +329,10 @@ class Parallel:
         return answer
 
     async def cancel(self, repository: str, principal: str, session_id: str) -> None:
-        """Ends the session and frees its parts. Raises `UploadInvalid` where it is being verified."""
+        """Ends the session and frees its parts; a blob that is one PUT is freed once the session has expired.
+
+        Raises `UploadInvalid` where it is being verified.
+        """
         ticket = self._check(session_id, repository, principal)
         self._own.pop(session_id, None)
         while True:
@@ -311,7 +349,9 @@ class Parallel:
                 continue
             if session.state is State.OPEN and session.data is not None and session.upload is not None:
                 await self._store.abort_multipart(session.data, session.upload)
-            self._ended.add(session_id, None, ticket.key)
+            self._checked.forget(ticket)
+            # The sweeper finds what one PUT brought, or may still bring, by the session.
+            self._ended.add(session_id, None, None if is_checked(ticket) else ticket.key)
             return
 
     async def _present(self, repository: str, digest: Digest) -> Blob | None:

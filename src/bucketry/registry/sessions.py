@@ -50,6 +50,8 @@ RECENT_BYTES = 8 * 1024 * 1024
 RECENT_SESSIONS = 256
 UNDECLARED = "any"
 """In place of an algorithm where the client did not say which digest it will commit: sha256 is the guess."""
+CHECKED = "checked"
+"""In place of an algorithm where the blob is one PUT that the store checks (`bucketry.registry.checked`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Ticket:
     repository: str
     created: int
     algorithm: str
-    """As declared, or `UNDECLARED`."""
+    """As declared, or `UNDECLARED`, or `CHECKED`."""
 
 
 class State(Enum):
@@ -122,7 +124,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     states: bytes | None = None
     """SHA-256 checkpoints noted so far; None where none are."""
     data: str | None = None
-    """The bulk key: of a whole object where ``sealed``, of a multipart upload where ``upload`` is set."""
+    """The bulk key: of a whole object where ``sealed``, of a multipart upload where ``upload`` is set; of an object
+    that may be there where a parallel session has no ``upload``."""
     sealed: bool = False
     upload: str | None = None
     part_size: int = 0
