@@ -57,8 +57,10 @@ def inspect(
     import asyncio
     import sys
 
+    from bucketry.transfer.errors import ImageMissing
     from bucketry.transfer.names import parse_place
     from bucketry.transfer.places import Opening, open_source
+    from bucketry.transfer.selection import missing
     from bucketry.transfer.settings import TransferSettings
 
     place = parse_place(ref, role="inspect")
@@ -71,7 +73,10 @@ def inspect(
             source = await open_source(place, opening)
             stack.push_async_callback(source.close)
             reference = place.reference if place.kind in ("registry", "bucket") else None
-            manifest = await source.manifest(reference)
+            try:
+                manifest = await source.manifest(reference)
+            except ImageMissing as error:
+                raise await missing(source, error) from error
             if platform is not None:
                 manifest = await _of_platform(source, manifest, platform)
             return manifest, {} if raw else await _about(source, manifest)

@@ -128,8 +128,11 @@ class BucketRepository:
         return f"bucketry pull {shlex.quote(f'{self._registry.store.url}/{self._repository}')}"
 
     async def manifest(self, reference: Digest | str | None = None) -> RawManifest:
-        with translated():
-            found = await self._registry.manifests.get(self._repository, reference or self._reference)
+        try:
+            with translated():
+                found = await self._registry.manifests.get(self._repository, reference or self._reference)
+        except ImageMissing as error:
+            raise ImageMissing(f"{self._registry.store.url}: {error}") from error
         if Digest.of(found.body, found.digest.algorithm) != found.digest:
             raise SourceDamaged(f"{self._name} is damaged: manifest {found.digest} has other bytes than that")
         return RawManifest(found.body, found.media_type, found.digest)

@@ -11,13 +11,15 @@ from bucketry.oci import Descriptor, Digest, Kind, Manifest, Platform
 from bucketry.oci.errors import OCIError
 from bucketry.transfer.contract import RawManifest, Source
 from bucketry.transfer.crew import crew
-from bucketry.transfer.errors import ImageMissing, NameUnusable, SourceDamaged
+from bucketry.transfer.errors import ImageMissing, NameUnusable, SourceDamaged, TransferError
 from bucketry.transfer.work import Work
 
 MOST_MANIFESTS = 20_000
 """Of one transfer. Each may have 4 MiB, and no image comes near."""
 MOST_DEEP = 8
 """Indexes in indexes, and referrers of referrers."""
+
+_TAGS_TOLD = 10
 
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "i686": "386", "i386": "386"}
 _ARM = {"armv5": "v5", "armv6": "v6", "armv7": "v7", "armv8": "v7"}
@@ -88,7 +90,10 @@ async def choose(work: Work, source: Source, reference: Digest | str | None, pla
 
     Raises `ImageMissing`, `SourceDamaged`, `NameUnusable`.
     """
-    root = await work.first(str(reference or source.name), lambda: source.manifest(reference))
+    try:
+        root = await work.first(str(reference or source.name), lambda: source.manifest(reference))
+    except ImageMissing as error:
+        raise await missing(source, error) from error
     if isinstance(reference, Digest):
         _check_digest(source, root, reference)
     if platform is not None:
@@ -130,6 +135,18 @@ async def _manifest(work: Work, source: Source, reference: Digest | str | None) 
     if isinstance(reference, Digest):
         _check_digest(source, found, reference)
     return found
+
+
+async def missing(source: Source, error: ImageMissing) -> ImageMissing:
+    """The same, with the tags that are there: a tag is mistyped more often than missing."""
+    if "it has" in str(error) or "@" in source.name:
+        return error
+    try:
+        tags = await source.tags()
+    except TransferError:
+        return error
+    named = ", ".join(tags[:_TAGS_TOLD]) + (f" and {len(tags) - _TAGS_TOLD} more" if len(tags) > _TAGS_TOLD else "")
+    return ImageMissing(f"{error}; its tags: {named}") if tags else error
 
 
 def _check_digest(source: Source, found: RawManifest, wanted: Digest) -> None:
