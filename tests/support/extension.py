@@ -120,11 +120,14 @@ class Upload:
 
     def put(self, number: int, body: bytes) -> None:
         """A part to wherever its URL leads."""
-        assert self.put_to(self.url(number), body) in (200, 201)
+        answer = self.urls([number])
+        assert answer.status == 200, answer
+        told = answer.json()
+        assert self.put_to(told["urls"][str(number)], body, told.get("headers")) in (200, 201)
 
-    def put_to(self, url: str, body: bytes) -> int:
+    def put_to(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
         """The status."""
-        return put(self.extension, url, body)
+        return put(self.extension, url, body, headers)
 
     def put_own(self, number: int | str, body: bytes | Sequence[bytes] | None) -> Answer:
         """A part through the registry."""
@@ -165,14 +168,14 @@ class Upload:
             time.sleep(float(answer.header("Retry-After")))
 
 
-def put(extension: Extension, url: str, body: bytes) -> int:
-    """PUTs a part to a URL of either kind; the status."""
+def put(extension: Extension, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> int:
+    """PUTs a part to a URL of either kind, one of the bucket with the ``headers`` that came with it; the status."""
     if url.startswith("/"):
         return extension.request("PUT", url, body, {"Content-Type": OCTET_STREAM}).status
     where = urlsplit(url)
     connection = http.client.HTTPConnection(where.netloc, timeout=60)
     try:
-        connection.request("PUT", f"{where.path}?{where.query}", body)
+        connection.request("PUT", f"{where.path}?{where.query}", body, dict(headers or {}))
         answer = connection.getresponse()
         answer.read()
         return answer.status

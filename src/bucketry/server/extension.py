@@ -13,7 +13,7 @@ from starlette.responses import Response
 from bucketry.oci import Digest
 from bucketry.oci.errors import ParameterInvalid, SizeInvalid
 from bucketry.registry import Blob, Chunk, MemoryBudget, Registry
-from bucketry.registry.parallel import Verifying
+from bucketry.registry.parallel import SignedPut, Verifying
 from bucketry.server.call import Call, Handler
 from bucketry.server.routes import Route
 from bucketry.transfer import wire
@@ -26,17 +26,6 @@ SMALL_JSON = 64 * 1024
 
 ASK_AGAIN = 1
 """Seconds, in Retry-After: such an answer has waited already."""
-
-_ABOUT = wire.Extensions(
-    extensions=(
-        wire.Extension(
-            name=wire.NAME,
-            description="Parts of one blob in parallel, verified by SHA-256 checkpoints (version 1)",
-            url="docs/rfcs/0003-parallel-extension.md",
-            endpoints=(f"{wire.NAME}/uploads", f"{wire.NAME}/checkpoints"),
-        ),
-    )
-)
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 
@@ -60,7 +49,14 @@ class ExtensionHandlers:
         }
 
     async def discover(self, call: Call) -> Response:
-        return Response(msgspec.json.encode(_ABOUT), media_type="application/json")
+        about = wire.Extension(
+            name=wire.NAME,
+            description="Parts of one blob in parallel, verified by SHA-256 checkpoints (version 1)",
+            url="docs/rfcs/0003-parallel-extension.md",
+            endpoints=(f"{wire.NAME}/uploads", f"{wire.NAME}/checkpoints"),
+            put_up_to=self._registry.parallel.put_up_to,
+        )
+        return Response(msgspec.json.encode(wire.Extensions(extensions=(about,))), media_type="application/json")
 
     async def begin(self, call: Call) -> Response:
         asked = await self._read(call, wire.Begin)
@@ -70,6 +66,7 @@ class ExtensionHandlers:
             digest=None if asked.digest is None else Digest.parse(asked.digest),
             size=asked.size,
             part_size=asked.part_size,
+            expires=self._presign_expires,
         )
         if isinstance(found, Blob):
             return _answer(wire.Present(digest=str(found.digest), size=found.size), 200)
@@ -79,8 +76,10 @@ class ExtensionHandlers:
             max_parts=found.max_parts,
             segment=found.segment,
             direct=found.direct,
+            put=msgspec.UNSET if found.put is None else _signed(found.put),
         )
-        return _answer(opened, 201, {"location": self._location(call, found.session_id)})
+        headers = {"location": self._location(call, found.session_id), "cache-control": "no-store"}
+        return _answer(opened, 201, headers)
 
     async def status(self, call: Call) -> Response:
         found = await self._registry.parallel.status(call.repository, call.principal, call.target.reference)
@@ -106,6 +105,11 @@ class ExtensionHandlers:
         asked = await self._read(call, wire.UrlsWanted)
         session = call.target.reference
         expires = self._presign_expires
+        put = await self._registry.parallel.signed_put(call.repository, call.principal, session, expires=expires)
+        if put is not None:
+            if asked.parts != (1,):
+                raise ParameterInvalid("the blob of this upload is one part: ask for part 1")
+            return _answer(_signed(put), 200, {"cache-control": "no-store"})
         urls = await self._registry.parallel.urls(
             call.repository, call.principal, session, asked.parts, expires=expires
         )
@@ -177,6 +181,12 @@ class ExtensionHandlers:
                 raise ParameterInvalid(
                     f"the body is not what this request takes: {_wrong(error)}. It is JSON, {wire.UPLOAD_TYPE}"
                 ) from None
+
+
+def _signed(put: SignedPut) -> wire.Urls:
+    """Without the length, which is signed, too: every client's HTTP sends it, and would send it twice."""
+    headers = {name: value for name, value in put.headers.items() if name != "content-length"}
+    return wire.Urls(urls={"1": put.url}, expires=put.expires, headers=headers)
 
 
 def _wrong(error: Exception) -> str:

@@ -86,6 +86,7 @@ _RESPONSES = {
     "Invalid": _error("NAME_INVALID, DIGEST_INVALID, SIZE_INVALID, UNSUPPORTED: something that cannot be right"),
     "Closed": _error(
         "BLOB_UPLOAD_INVALID: the session takes no parts any more, as it is being completed or has failed; "
+        "DIGEST_INVALID: other bytes than were announced, where the blob is one part; "
         "SIZE_INVALID, UNSUPPORTED: something that cannot be right"
     ),
     "UploadUnknown": _error("BLOB_UPLOAD_UNKNOWN: no such session here, or it has ended: begin another"),
@@ -129,7 +130,7 @@ def paths() -> dict[str, dict[str, Any]]:
             "parameters": [_NAME],
             "post": {
                 "operationId": "begin",
-                "summary": "Begin: is the blob there, or how are its parts sent?",
+                "summary": "Begin: is the blob there, or how are its parts sent? Or by one PUT?",
                 "requestBody": _body(wire.Begin, required=False),
                 "responses": {
                     "200": _json(wire.Present, "The repository has the blob"),
@@ -238,7 +239,9 @@ def _schemas() -> dict[str, dict[str, Any]]:
     schemas: dict[str, dict[str, Any]] = dict(found)
     for kind in _BODIES:
         if not kind.__struct_config__.omit_defaults:
-            schemas[kind.__name__]["required"] = list(kind.__struct_encode_fields__)
+            schemas[kind.__name__]["required"] = [
+                field.encode_name for field in msgspec.structs.fields(kind) if field.default is not msgspec.UNSET
+            ]
     for schema in schemas.values():
         if "description" in schema:
             schema["description"] = " ".join(schema["description"].split())

@@ -48,6 +48,19 @@ class Present(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     state: Literal["present"] = "present"
 
 
+class Urls(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where to PUT parts, by number. A URL without a host is the registry's own.
+
+    The client sends ``headers`` along, and its credentials to the registry's own URLs only. What frames a request
+    (Content-Length, which may be signed) is not among them: it follows from the body.
+    """
+
+    urls: dict[str, str]
+    expires: float | None = None
+    """Seconds from now until the URLs end; none: as long as the session."""
+    headers: dict[str, str] = {}
+
+
 class Opened(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A session. Part n begins at byte (n - 1) * partSize; all but the last have that size."""
 
@@ -58,6 +71,8 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Bytes between the checkpoints this registry would like."""
     direct: bool
     """Whether part URLs lead to the bucket itself."""
+    put: Urls | msgspec.UnsetType = msgspec.UNSET
+    """Where the blob goes, which is part 1 and the only one: the bucket takes these bytes alone, and only once."""
     state: Literal["open"] = "open"
 
 
@@ -87,18 +102,6 @@ class UrlsWanted(msgspec.Struct, frozen=True, kw_only=True):
     parts: Annotated[tuple[PartNumber, ...], msgspec.Meta(min_length=1, max_length=MOST_URLS)]
 
 
-class Urls(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where to PUT parts, by number. A URL without a host is the registry's own.
-
-    The client sends ``headers`` along, and its credentials to the registry's own URLs only.
-    """
-
-    urls: dict[str, str]
-    expires: float | None = None
-    """Seconds from now until the URLs end; none: as long as the session."""
-    headers: dict[str, str] = {}
-
-
 class Complete(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The blob's digest and size, and its checkpoints, a file in base64, by which it is verified in parallel."""
 
@@ -107,11 +110,13 @@ class Complete(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checkpoints: bytes | None = None
 
 
-class Extension(msgspec.Struct, frozen=True, kw_only=True):
+class Extension(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str
     description: str
     url: str
     endpoints: tuple[str, ...]
+    put_up_to: Size = 0
+    """The longest blob that goes to the bucket by one PUT, where digest and size are known; 0: none does."""
 
 
 class Extensions(msgspec.Struct, frozen=True, kw_only=True):
