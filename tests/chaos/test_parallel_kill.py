@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import pytest
 from tests.chaos.conftest import Replica, Start, place, starter
 from tests.chaos.tcp import Trouble, trouble
-from tests.chaos.test_kill import BROKEN, arrived, assert_clean, held_open, sigterm, stop
+from tests.chaos.test_kill import BROKEN, STOPPING, arrived, assert_clean, held_open, sigterm, stop
 from tests.store.seaweed import Seaweed
 from tests.support.api import Answer, Api, noise
+from tests.support.document import document
 from tests.support.extension import SEGMENT, Extension, Upload
 from tests.support.images import digest_of
 
@@ -125,6 +126,15 @@ def test_server_that_is_killed_while_it_reads_back_is_taken_over(slow_ground: Sl
     stays = slow_ground.stays
     with being_read_back(slow_ground, repository, data, given) as running:
         time.sleep(0.5)
+        elsewhere = running.elsewhere
+        assert elsewhere.sent() == {1: SEGMENT, 2: SEGMENT, 3: SEGMENT, 4: 1000}
+        for refused in (
+            elsewhere.cancel(),
+            elsewhere.urls([1]),
+            elsewhere.put_own(1, data[:SEGMENT]),
+            elsewhere.complete(digest_of(b"another"), len(data)),
+        ):
+            assert refused.error() == (400, "BLOB_UPLOAD_INVALID")
         running.dies.server.kill()
         running.asking.join(10)
         assert running.answers == [None]
@@ -195,6 +205,34 @@ def test_server_that_is_killed_while_parts_arrive_loses_no_part_that_it_acknowle
     for number in (4, 2):
         elsewhere.put(number, parts[number])
     assert elsewhere.finish(digest, len(data), checkpoints_of(data)).status == 201
+    assert_pulled(ground.stays, repository, data)
+
+
+def test_part_that_comes_when_the_server_stops_is_sent_to_another(ground: Ground, repository: str) -> None:
+    data = noise(repository, SEGMENT + 1000)
+    with ground.start(STOPPING) as stopping:
+        upload = Extension(stopping.api, repository).open(size=len(data))
+        path = f"{upload.path}/parts/1"
+        late = held_open(stopping.api, "PUT", path, data[:SEGMENT], sent=SEGMENT - 1)
+        in_time = held_open(stopping.api, "PUT", f"{upload.path}/parts/2", data[SEGMENT:], sent=999)
+        arrived(stopping.api, 2)
+        end = stop(stopping, sigterm)
+        time.sleep(0.3)
+        in_time.send(data[-1:])
+        assert in_time.answer("PUT").status == 201
+        answer = late.answer("PUT")
+        document().check("PUT", path, None, answer)
+        assert answer.error() == (503, "UNAVAILABLE")
+        assert "send it again" in answer.message
+        assert int(answer.header("Retry-After")) > 0
+        assert end()[0] == 0
+        for wire in (late, in_time):
+            wire.close()
+        assert_clean(stopping.server.log())
+    elsewhere = at(upload, ground.stays)
+    assert elsewhere.sent() == {2: 1000}
+    elsewhere.put(1, data[:SEGMENT])
+    assert elsewhere.finish(digest_of(data), len(data)).status == 201
     assert_pulled(ground.stays, repository, data)
 
 
