@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from bucketry import hashing
@@ -348,8 +349,7 @@ class _LayerSending:
         self._tasks.task(self._finish(upload, entry, self._blob(), self._hashed.diff_id()))
 
     async def _put(self, upload: PartUpload, entry: Entry, number: int, body: bytearray, so_far: str) -> None:
-        await put(self._work, self._item, upload, number, body)
-        entry.mark(number, so_far)
+        await put(self._work, self._item, upload, number, body, note=partial(entry.mark, number, so_far))
 
     async def _finish(self, upload: PartUpload, entry: Entry, blob: Descriptor, diff_id: Digest) -> None:
         # The crew gives up everything where one of them fails, this task too.

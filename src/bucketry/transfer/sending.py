@@ -267,9 +267,18 @@ class _PartsOfBlob:
         return steadily(self._work, self._item, self._reader, self._blob.size)
 
 
-async def put(work: Work, item: str, upload: PartUpload, number: int, body: Buffer) -> None:
-    """Sends a part, and tells it."""
+async def put(
+    work: Work,
+    item: str,
+    upload: PartUpload,
+    number: int,
+    body: Buffer,
+    *,
+    note: Callable[[], None] = lambda: None,
+) -> None:
+    """Sends a part, notes that it arrived, and only then tells it: what was told is not sent again."""
     await work.outgoing.run(partial(upload.put, number, body), len(body), work.again(item))
+    note()
     work.tell(Moved(item=item, size=len(body)))
 
 
