@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from bucketry.oci import Digest
-from bucketry.transfer.contract import RawManifest, Source, Target
+from bucketry.transfer.contract import Source, Target
 from bucketry.transfer.crew import crew
 from bucketry.transfer.errors import ImageMissing
 from bucketry.transfer.events import Began, Ended, Listener
 from bucketry.transfer.pool import SYSTEM, Timing
-from bucketry.transfer.push import ended, new_work, note_parts, put_manifests, send_all
-from bucketry.transfer.selection import Chosen, choose, with_referrers
+from bucketry.transfer.push import ended, move, new_work, note_parts
+from bucketry.transfer.selection import Chosen, choose
 from bucketry.transfer.settings import TransferSettings
 from bucketry.transfer.work import Work
 
@@ -42,14 +42,7 @@ async def copy(
         chosen = [(tag, await choose(work, source, reference, settings.platform))]
     else:
         chosen = await _all(work, source, tags, settings.platform)
-    manifests = _once(manifest for _, image in chosen for manifest in image.all)
-    names: dict[Digest, list[str | None]] = {}
-    for name, image in chosen:
-        names.setdefault(image.root.digest, []).append(name)
-    if settings.referrers:
-        manifests = _once((*manifests, *await with_referrers(work, source, manifests)))
-    await send_all(work, source, target, manifests, mount_from=mount_from)
-    await put_manifests(work, target, manifests, names)
+    await move(work, source, target, chosen, mount_from=mount_from)
     last, image = chosen[-1]
     return ended(work, target, image.root, last)
 
@@ -68,8 +61,3 @@ async def _all(
         for tag in dict.fromkeys(tags):
             await tasks.begin(find, tag)
     return [(tag, found[tag]) for tag in dict.fromkeys(tags)]
-
-
-def _once(manifests: Iterable[RawManifest]) -> tuple[RawManifest, ...]:
-    """Each once, where it comes first: what is below another stays before it."""
-    return tuple({manifest.digest: manifest for manifest in manifests}.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeGuard, cast
@@ -16,7 +16,7 @@ from bucketry.transfer.errors import NameUnusable
 from bucketry.transfer.events import Began, Done, Ended, Found, Listener, Moved, Note, Skipped
 from bucketry.transfer.pool import SYSTEM, Timing
 from bucketry.transfer.saved import SavedSending
-from bucketry.transfer.selection import blobs_of, choose, with_referrers
+from bucketry.transfer.selection import Chosen, blobs_of, choose, tagged_beside, with_referrers
 from bucketry.transfer.sending import Sending
 from bucketry.transfer.settings import TransferSettings
 from bucketry.transfer.work import BLOBS_AT_ONCE, Work
@@ -49,9 +49,7 @@ async def push(
         return ended(work, target, root, tag)
     source = cast(Source, source)
     chosen = await choose(work, source, reference, settings.platform)
-    referring = await with_referrers(work, source, chosen.all) if settings.referrers else ()
-    await send_all(work, source, target, (*chosen.all, *referring), mount_from=mount_from)
-    await put_manifests(work, target, (*chosen.all, *referring), {chosen.root.digest: (tag,)})
+    await move(work, source, target, [(tag, chosen)], mount_from=mount_from)
     return ended(work, target, chosen.root, tag)
 
 
@@ -70,10 +68,37 @@ async def note_parts(work: Work, target: Target) -> None:
         work.tell(Note(text=f"{target.name} has no parallel extension: layers travel whole, several at once"))
 
 
-async def send_all(
+async def move(
+    work: Work,
+    source: Source,
+    target: Target,
+    chosen: Sequence[tuple[str | None, Chosen]],
+    *,
+    mount_from: str | None,
+) -> None:
+    """All that was chosen, each under its tag, with what refers to it where that is wanted."""
+    manifests = _once(manifest for _, image in chosen for manifest in image.all)
+    names: dict[Digest, list[str | None]] = {}
+    for tag, image in chosen:
+        names.setdefault(image.root.digest, []).append(tag)
+    if work.settings.referrers:
+        referring = await with_referrers(work, source, manifests)
+        beside = await tagged_beside(work, source, manifests)
+        for tag, manifest in beside:
+            names.setdefault(manifest.digest, []).append(tag)
+        manifests = _once((*manifests, *referring, *(manifest for _, manifest in beside)))
+    await _send_blobs(work, source, target, manifests, mount_from=mount_from)
+    await put_manifests(work, target, manifests, names)
+
+
+def _once(manifests: Iterable[RawManifest]) -> tuple[RawManifest, ...]:
+    """Each once, where it comes first: what is below another stays before it."""
+    return tuple({manifest.digest: manifest for manifest in manifests}.values())
+
+
+async def _send_blobs(
     work: Work, source: Source, target: Target, manifests: Sequence[RawManifest], *, mount_from: str | None
 ) -> None:
-    """The blobs of the manifests, each once."""
     sending = Sending(work, source, target, mount_from=mount_from)
     blobs = blobs_of(manifests)
     for blob, is_config in blobs:
@@ -104,8 +129,9 @@ async def put_manifests(
             continue
         await _put(work, target, manifest, None)
     for manifest in tagged:
-        for tag in tags[manifest.digest]:
-            await _put(work, target, manifest, tag)
+        for tag in dict.fromkeys(tags[manifest.digest]):
+            if tag is not None:
+                await _put(work, target, manifest, tag)
 
 
 async def _put(work: Work, target: Target, manifest: RawManifest, tag: str | None) -> None:

@@ -21,6 +21,9 @@ MOST_DEEP = 8
 
 _TAGS_TOLD = 10
 
+COSIGN = ("sig", "att", "sbom")
+"""Ends of the tags under which cosign keeps signatures, attestations and SBOMs."""
+
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "i686": "386", "i386": "386"}
 _ARM = {"armv5": "v5", "armv6": "v6", "armv7": "v7", "armv8": "v7"}
 
@@ -128,6 +131,30 @@ async def with_referrers(work: Work, source: Source, manifests: Iterable[RawMani
             break
         subjects = following
     return tuple(found)
+
+
+async def tagged_beside(
+    work: Work, source: Source, manifests: Iterable[RawManifest]
+) -> tuple[tuple[str | None, RawManifest], ...]:
+    """What cosign keeps of the manifests where registries have no referrers: tags made of their digests, and what is
+    there, with all below it, which has no tag."""
+    found: dict[str, Chosen] = {}
+
+    async def look(tag: str) -> None:
+        try:
+            found[tag] = await choose(work, source, tag, None)
+        except ImageMissing:
+            pass
+
+    async with crew(8) as tasks:
+        for manifest in manifests:
+            for suffix in COSIGN:
+                await tasks.begin(look, f"{manifest.digest.algorithm}-{manifest.digest.hex}.{suffix}")
+    return tuple(
+        (tag if manifest is chosen.root else None, manifest)
+        for tag, chosen in sorted(found.items())
+        for manifest in chosen.all
+    )
 
 
 async def _manifest(work: Work, source: Source, reference: Digest | str | None) -> RawManifest:

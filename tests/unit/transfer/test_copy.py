@@ -73,6 +73,24 @@ async def test_what_refers_to_an_image_goes_along_even_in_a_loop(tmp_path: Path)
     assert set(without.manifests) == {str(image.manifest.digest)}
 
 
+async def test_what_cosign_keeps_beside_an_image_goes_along_under_its_tags(tmp_path: Path) -> None:
+    image, child, unsigned = Image(BIG), Image(b"child"), Image(b"unsigned")
+    whole = index((image.manifest, "linux/amd64"), (child.manifest, "linux/arm64"))
+    source, target = MemorySource(image, child, unsigned), MemoryTarget()
+    source.add(whole, tag="latest")
+    expected = {"v1": whole}
+    for of, end in ((whole, "sig"), (child.manifest, "sig"), (child.manifest, "sbom")):
+        beside = Image(f"{of.digest} {end}".encode())
+        tag = f"sha256-{of.digest.hex}.{end}"
+        source.add(beside.manifest, tag=tag, blobs=beside.blobs)
+        expected[tag] = beside.manifest
+    source.add(unsigned.manifest, tag=f"sha256-{unsigned.manifest.digest.hex}.sig")
+
+    await copy(source, target, tag="v1", settings=settings(tmp_path, referrers=True), listen=Heard())
+
+    assert target.by_tag == expected
+
+
 async def test_an_index_that_lists_an_index(tmp_path: Path) -> None:
     image = Image(BIG)
     inner = index((image.manifest, "linux/amd64"))
