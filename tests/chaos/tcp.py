@@ -1,10 +1,10 @@
-"""A TCP proxy before a store, which can be down, silent, slow, or break connections off."""
+"""A TCP proxy before a store, or a server, which can be down, silent, slow, or break connections off."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
@@ -23,6 +23,14 @@ class Trouble:
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
+        self.sent = 0
+        """Bytes that came through, towards the store."""
+        self.received = 0
+        """Bytes that came through, from the store."""
+
+    def lead_to(self, port: int) -> None:
+        """New connections go to another port: what a load balancer does when a server is gone."""
+        self._target = port
 
     def down(self) -> None:
         """New connections are refused, and those there are broken off."""
@@ -97,7 +105,9 @@ class Trouble:
             await self._flowing.wait()
             inner, beyond = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(beyond)
-            await asyncio.gather(self._pass_on(reader, beyond), self._pass_on(inner, writer))
+            await asyncio.gather(
+                self._pass_on(reader, beyond, self._count_sent), self._pass_on(inner, writer, self._count_received)
+            )
         except (OSError, asyncio.CancelledError):
             pass  # One of the two sides, or the test, ended it.
         finally:
@@ -107,12 +117,21 @@ class Trouble:
                     each.transport.abort()
             self._tasks.discard(task)
 
-    async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    def _count_sent(self, size: int) -> None:
+        self.sent += size
+
+    def _count_received(self, size: int) -> None:
+        self.received += size
+
+    async def _pass_on(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, count: Callable[[int], None]
+    ) -> None:
         while piece := await source.read(_PIECE):
             if self._delay:
                 await asyncio.sleep(self._delay)
             await self._flowing.wait()
             sink.write(piece)
+            count(len(piece))
             await sink.drain()
         sink.write_eof()
 

@@ -1,0 +1,248 @@
+"""bucketry's client is killed, or interrupted, at half of a push or a pull: the next run does the other half.
+
+The way is slow while the first run is on it, so that there is a half. What travelled is counted twice: by the client's
+own events, and by the proxy on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.chaos.conftest import CONFIG
+from tests.chaos.tcp import Trouble, trouble
+from tests.store.seaweed import Seaweed
+from tests.support.fixtures import Registry
+from tests.support.images import MIB, Image, blob_path, make_image, write_docker_archive, write_layout
+from tests.support.moving import Mover, Outcome, Running, moved, mover
+from tests.support.server import assert_no_fault, bucketry
+from tests.transfer.peers import peer
+
+SIZE = 40 * MIB
+HALF = SIZE // 2
+MOST = 0.6 * SIZE
+SLOW = 0.006
+"""Seconds a piece of 64 KiB: about 10 MiB a second and connection."""
+AT_ONCE = ("--parallel", "2", "--part-size", "5MiB")
+AT_ONCE_SECONDS = 2.0
+"""Within which Ctrl-C ends a command."""
+
+SIGNALS = {"kill": signal.SIGKILL, "ctrl-c": signal.SIGINT}
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where images go to, over a way that can be slow. ``registry`` is the same by a way that is not."""
+
+    store: str
+    """What names begin with, the repository comes next."""
+    registry: Registry
+    way: Trouble
+    client_env: dict[str, str]
+
+    def name(self, repository: str) -> str:
+        return f"{self.store}/{repository}:v1"
+
+    def mover(self, folder: Path) -> Mover:
+        return mover(folder, **self.client_env)
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    return make_image(seed=41, sizes=(300, SIZE))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, image: Image) -> str:
+    """Its layers are compressed while they are pushed: nobody knows their digests before."""
+    return f"docker-archive:{write_docker_archive(tmp_path_factory.mktemp('saved') / 'image.tar', image, 'app:v1')}"
+
+
+@pytest.fixture(scope="module")
+def pulled() -> Image:
+    """Another one: whoever pushes an image to a bucket that has its layers sends nothing."""
+    return make_image(seed=42, sizes=(300, SIZE))
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory, image: Image) -> str:
+    return f"oci:{write_layout(tmp_path_factory.mktemp('built'), image, 'v1')}:v1"
+
+
+@pytest.fixture(scope="module")
+def folder_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """The bytes go through the server."""
+    folder = tmp_path_factory.mktemp("folder")
+    with bucketry(str(folder / "store"), folder, config=CONFIG) as server, trouble(server.port) as way:
+        yield Ground(f"127.0.0.1:{way.port}", Registry(server.host, "local"), way, {})
+        assert_no_fault(server)
+
+
+@pytest.fixture(scope="module")
+def peer_ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """A registry without the extension, and so without checkpoints."""
+    with peer(tmp_path_factory.mktemp("peer")) as registry, trouble(int(registry.host.rpartition(":")[2])) as way:
+        yield Ground(f"127.0.0.1:{way.port}", registry, way, {})
+
+
+@pytest.fixture(scope="module")
+def s3_ground(tmp_path_factory: pytest.TempPathFactory, seaweed: Seaweed) -> Iterator[Ground]:
+    """The bytes go to the bucket, by URLs of the server."""
+    store = f"s3://{seaweed.bucket}/transfer-kill"
+    with trouble(seaweed.port) as way:
+        config = f'{CONFIG}[store]\npublic_endpoint = "http://127.0.0.1:{way.port}"\n'
+        with bucketry(store, tmp_path_factory.mktemp("s3"), config=config, env=seaweed.environ()) as server:
+            yield Ground(server.host, Registry(server.host, "s3"), way, {})
+            assert_no_fault(server)
+
+
+@pytest.fixture(scope="module")
+def bucket_ground(tmp_path_factory: pytest.TempPathFactory, seaweed: Seaweed) -> Iterator[Ground]:
+    """The client is on the bucket by itself. The server only tells what is in it."""
+    store = f"s3://{seaweed.bucket}/transfer-kill-direct"
+    folder = tmp_path_factory.mktemp("bucket")
+    with trouble(seaweed.port) as way, bucketry(store, folder, env=seaweed.environ()) as server:
+        env = {**seaweed.environ(), "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{way.port}"}
+        yield Ground(f"{store}/", Registry(server.host, "s3"), way, env)
+        assert_no_fault(server)
+
+
+@pytest.fixture
+def ground(request: pytest.FixtureRequest) -> Ground:
+    found: Ground = request.getfixturevalue(f"{request.param}_ground")
+    return found
+
+
+def stopped_at_half(running: Running, by: signal.Signals) -> Outcome:
+    """The command, ended when half of the bytes arrived."""
+    already = running.wait_moved(HALF)
+    assert already < 0.8 * SIZE, "there was no half to stop it at"
+    if by is signal.SIGKILL:
+        outcome = running.kill()
+        assert outcome.status == -signal.SIGKILL
+        return outcome
+    outcome, seconds = running.interrupt()
+    assert outcome.status == 130
+    assert seconds < AT_ONCE_SECONDS
+    assert "stopped. The same command goes on where it was stopped." in outcome.said
+    assert "Traceback" not in outcome.said
+    assert not outcome.of("ended")
+    return outcome
+
+
+@pytest.mark.parametrize(
+    ("ground", "source", "by"),
+    [
+        ("folder", "archive", "kill"),
+        ("folder", "layout", "ctrl-c"),
+        ("s3", "archive", "ctrl-c"),
+        ("s3", "layout", "kill"),
+        ("bucket", "archive", "kill"),
+        ("bucket", "layout", "ctrl-c"),
+    ],
+    indirect=["ground"],
+)
+def test_push_that_was_stopped_at_half_sends_the_other_half(
+    ground: Ground,
+    source: str,
+    by: str,
+    image: Image,
+    request: pytest.FixtureRequest,
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    command = ("push", request.getfixturevalue(source), ground.name(repository), *AT_ONCE)
+    client = ground.mover(tmp_path / "client")
+    ground.way.slow(SLOW)
+    try:
+        with client.start(*command) as running:
+            first = stopped_at_half(running, SIGNALS[by])
+    finally:
+        ground.way.slow(0)
+    assert not list(client.scratch.iterdir())
+    assert ground.registry.reader.request(f"/v2/{repository}/manifests/v1").status == 404
+
+    before = ground.way.sent
+    second = client(*command)
+    travelled = ground.way.sent - before
+
+    assert second.ended["moved"] == moved(second.events)
+    assert second.ended["moved"] < MOST
+    assert travelled < MOST + MIB
+    resumed = sum(event["size"] for event in second.of("resumed"))
+    # A part may have arrived whose acknowledgement did not.
+    assert resumed >= moved(first.events) - MIB
+    assert resumed + second.ended["moved"] > SIZE
+    ground.registry.reader.assert_same_image(repository, "v1", image)
+    assert not list((client.cache / "pushes").iterdir())
+    assert not list(client.scratch.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ground", "form", "by"),
+    [
+        ("folder", "docker-archive", "kill"),
+        ("s3", "oci-archive", "ctrl-c"),
+        ("bucket", "oci", "ctrl-c"),
+        ("peer", "oci-archive", "kill"),
+    ],
+    indirect=["ground"],
+)
+def test_pull_that_was_stopped_at_half_fetches_the_other_half(
+    ground: Ground, form: str, by: str, pulled: Image, repository: str, tmp_path: Path
+) -> None:
+    client = ground.mover(tmp_path / "client")
+    name = ground.name(repository)
+    client("push", f"oci:{write_layout(tmp_path / 'built', pulled, 'v1')}:v1", name)
+    target = tmp_path / "target" / "image"
+    target.parent.mkdir()
+    command = ("pull", name, f"{form}:{target}:app:v1" if form == "docker-archive" else f"{form}:{target}:v1", *AT_ONCE)
+    ground.way.slow(SLOW)
+    try:
+        with client.start(*command) as running:
+            first = stopped_at_half(running, SIGNALS[by])
+    finally:
+        ground.way.slow(0)
+    assert not list(client.scratch.iterdir())
+    assert_nothing_looks_whole(target, form, pulled, client)
+
+    before = ground.way.received
+    second = client(*command)
+    travelled = ground.way.received - before
+
+    assert second.ended["moved"] < MOST
+    assert travelled < MOST + MIB
+    resumed = sum(event["size"] for event in second.of("resumed"))
+    # A part may have arrived whose acknowledgement did not.
+    assert resumed >= moved(first.events) - MIB
+    assert resumed + second.ended["moved"] > SIZE
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+    assert not list(target.parent.rglob("*.partial"))
+    assert not list((client.cache / "pulls").iterdir())
+    # All of it is as it was pushed: a registry that takes it verifies each digest.
+    again = f"{ground.registry.host}/{repository}/again:v1"
+    source = f"docker-archive:{target}" if form == "docker-archive" else f"{form}:{target}:v1"
+    client("push", source, again)
+    ground.registry.reader.assert_same_image(f"{repository}/again", "v1", pulled)
+
+
+def assert_nothing_looks_whole(target: Path, form: str, image: Image, client: Mover) -> None:
+    """No file has a name under which anything but all of it may lie."""
+    large = image.layers[-1]
+    if form != "oci":
+        partial = target.with_name(f"{target.name}.partial")
+        assert [path.name for path in target.parent.iterdir()] == [partial.name]
+        # Who takes it nevertheless is told.
+        tag = "" if form == "docker-archive" else ":v1"
+        refused = client.fails("push", f"{form}:{partial}{tag}", f"file:{client.folder}/elsewhere/app:v1")
+        assert "damaged" in refused.said or "is not what docker save" in refused.said
+        return
+    assert not blob_path(target, large.digest).exists()
+    assert not (target / "index.json").exists() or not json.loads((target / "index.json").read_text())["manifests"]
+    for path in target.glob("blobs/sha256/[0-9a-f]*"):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
