@@ -57,12 +57,16 @@ def inspect(
     import asyncio
     import sys
 
-    from bucketry.transfer.errors import ImageMissing
+    from bucketry.transfer.errors import ImageMissing, NameUnusable
     from bucketry.transfer.names import parse_place
     from bucketry.transfer.places import Opening, open_source
-    from bucketry.transfer.selection import missing
+    from bucketry.transfer.selection import missing, parse_platform
     from bucketry.transfer.settings import TransferSettings
 
+    if raw and json:
+        raise NameUnusable("--raw and --json are one or the other")
+    if platform is not None:
+        parse_platform(platform)
     place = parse_place(ref, role="inspect")
     options = store_options(config)
 

@@ -72,7 +72,12 @@ def pull(
     if all_platforms and platform is not None:
         raise NameUnusable("--platform and --all-platforms are one or the other")
     whence = parse_place(ref, role="pull from")
-    whither = parse_place(_own_name(whence) if dest is None else dest, role="pull to")
+    own_name = _own_name(whence)
+    if dest is None and own_name is None:
+        raise NameUnusable(
+            f"{ref} does not say what the image is to be called: name where it goes, such as docker-daemon:NAME:TAG"
+        )
+    whither = parse_place(f"docker-daemon:{own_name}" if dest is None else dest, role="pull to")
     if all_platforms and whither.kind not in ("oci", "oci-archive"):
         raise NameUnusable(f"{whither.text} holds one image: --all-platforms goes with oci: and oci-archive:")
     chosen = settings(speed, platform=platform)
@@ -91,7 +96,8 @@ def pull(
                 source,
                 await open_destination(whither, opening),
                 reference=whence.reference if whence.kind in ("registry", "bucket") else None,
-                tag=whither.tag,
+                # `docker load` calls it what the archive does, and that is what it is called here, unless it is named.
+                tag=own_name if whither.kind == "docker-archive" else whither.tag,
                 settings=chosen,
                 listen=listen,
                 whole=all_platforms,
@@ -101,18 +107,19 @@ def pull(
     return run(work, output.style)
 
 
-def _own_name(place: Place) -> str:
-    """What the Docker Engine calls what is pulled. Raises `NameUnusable`."""
-    from bucketry.transfer.errors import NameUnusable
+def _own_name(place: Place) -> str | None:
+    """What a Docker Engine calls what is pulled: name and tag; None where the place does not say."""
+    from bucketry.oci.reference import DEFAULT_TAG
 
+    if place.digest is not None and place.tag is None:
+        return None
+    tag = place.tag or DEFAULT_TAG
     if place.image is not None:
-        return f"docker-daemon:{place.image}" if place.image.tag else f"docker-daemon:{place.text}"
+        return f"{place.image.registry}/{place.image.repository}:{tag}"
     if place.kind == "bucket":
         name = place.candidates()[-1][1] if place.split is not None else place.folders[-1]
-        return f"docker-daemon:{name}:{place.tag or 'latest'}"
-    raise NameUnusable(
-        f"{place.text} does not say what the image is to be called: name where it goes, such as docker-daemon:NAME:TAG"
-    )
+        return f"{name}:{tag}"
+    return None
 
 
 def _then(place: Place) -> str | None:

@@ -84,8 +84,9 @@ def push(
     except ValueError as error:
         raise NameUnusable(f"--compression: {error}") from None
     whence = parse_place(source, role="push from")
-    own_name = whence.name if whence.kind == "docker-daemon" else source
-    whither = parse_place(own_name if dest is None else dest, role="push to")
+    if dest is None and whence.kind != "docker-daemon":
+        raise NameUnusable(f"{source} does not say where it is to be pushed to: name that too, such as HOST/NAME:TAG")
+    whither = parse_place(whence.name if dest is None else dest, role="push to")
     chosen = settings(speed, platform=platform, compression=compression, referrers=referrers)
     options = store_options(config)
 
