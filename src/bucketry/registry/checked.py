@@ -143,6 +143,8 @@ class CheckedPuts:
         try:
             found = await self._store.head(data)
         except NotFound:
+            if self._begun.pop(ticket.session_id, None) is not None:
+                return await self.complete(ticket, digest, size)  # It may have ended elsewhere.
             raise UploadInvalid(
                 f"the {size} bytes have not arrived: send them, and complete the upload again", detail={"missing": [1]}
             ) from None

@@ -215,6 +215,15 @@ class Target(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class CheckedTarget(Target, Protocol):
+    """A `Target` that may have small blobs sent past it, to a bucket that checks them itself."""
+
+    async def takes_put(self, size: int) -> bool:
+        """Whether a blob of ``size`` bytes and known SHA-256 goes so, by ``begin`` and its part 1."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """Where the bytes of a blob go: into the file ``path``, which exists, from byte ``offset`` on."""

@@ -33,7 +33,7 @@ from bucketry.transfer.diff import MOST, DiffHash
 from bucketry.transfer.errors import ContentMismatch, Refused, SourceDamaged
 from bucketry.transfer.events import Done, Found, Moved, Read, Resumed, Skipped
 from bucketry.transfer.journal import Entry
-from bucketry.transfer.sending import complete, put, releasing
+from bucketry.transfer.sending import complete, goes_by_put, put, releasing
 from bucketry.transfer.spool import Spool, put_file
 from bucketry.transfer.work import Work
 
@@ -216,8 +216,16 @@ async def put_small(work: Work, target: Target, item: str, blob: Descriptor, bod
         work.tell(Skipped(item=item, why="already there", size=blob.size))
         return
 
+    by_put = await goes_by_put(work, target, blob)
+
     async def attempt() -> None:
-        await target.put_blob(blob, _pieces(body))
+        if not by_put:
+            await target.put_blob(blob, _pieces(body))
+            return
+        upload = await target.begin(digest=blob.parsed, size=blob.size, part_size=work.settings.part(blob.size))
+        if upload is not None:
+            await upload.put(1, body)
+            await upload.complete(blob.parsed, blob.size, None, verified=lambda size: None)
 
     await work.outgoing.run(attempt, blob.size, work.again(item))
     work.tell(Moved(item=item, size=blob.size))

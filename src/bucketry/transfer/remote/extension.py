@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -41,9 +41,24 @@ _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]{0,4096}")
 _FRAMING: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "te"})
 _ENDED: Final = frozenset({404, 410})
+_ONCE: Final = "if-none-match"
+"""The header of a PUT that the bucket takes once, and for the right bytes only."""
+_SUMS: Final = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _EXPIRED: Final = frozenset({"ExpiredToken", "RequestExpired", "TokenRefreshRequired"})
 
 _T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class _Reach:
+    """Whether a bucket that takes small blobs answers from here. Where it never did, the registry takes them."""
+
+    reached: bool = False
+    missed: bool = False
+
+
+class _NoAnswer(Unreachable):
+    """The bucket gave none to a PUT that it takes once."""
 
 
 class Extension:
@@ -56,6 +71,8 @@ class Extension:
         self._purpose = purpose
         self._reading = reading
         self._offered: bool | None = None
+        self._put_up_to = 0
+        self._reach = _Reach()
         self._asking = asyncio.Lock()
 
     async def offered(self, *, reading: bool = False) -> bool:
@@ -67,6 +84,10 @@ class Extension:
             if self._offered is None:
                 self._offered = await self._discover(self._reading if reading else self._purpose)
         return self._offered
+
+    async def takes_put(self, size: int) -> bool:
+        """Whether a blob of known SHA-256 goes to the bucket by one PUT."""
+        return await self.offered() and size <= self._put_up_to and not self._reach.missed
 
     async def begin(self, *, digest: Digest | None, size: int | None, part_size: int | None) -> ExtensionUpload | None:
         doing = f"beginning an upload to {self._repository}"
@@ -80,7 +101,10 @@ class Extension:
             opened = await self._decoded(answer, wire.Opened, doing)
         if opened.part_size < 1 or opened.max_parts < 1 or _SESSION.fullmatch(opened.session) is None:
             raise Refused(f"{self._endpoint.host}: {doing}: a session that cannot be")
-        return self._upload(opened.session, opened.part_size, opened.max_parts, size)
+        upload = self._upload(opened.session, opened.part_size, opened.max_parts, size)
+        if opened.put is not msgspec.UNSET:
+            upload.learn(opened.put, {1})
+        return upload
 
     async def resume(self, session: str) -> ExtensionUpload | None:
         if _SESSION.fullmatch(session) is None:
@@ -140,7 +164,11 @@ class Extension:
             return False
         except TransferError:
             return False
-        return any(extension.name == wire.NAME for extension in found.extensions)
+        for extension in found.extensions:
+            if extension.name == wire.NAME:
+                self._put_up_to = extension.put_up_to
+                return True
+        return False
 
     async def _at_the_door(self, purpose: Purpose) -> None:
         """Raises `NotAuthenticated` where the registry does not take these credentials at all."""
@@ -154,7 +182,14 @@ class Extension:
 
     def _upload(self, session: str, part_size: int, max_parts: int, size: int | None) -> ExtensionUpload:
         return ExtensionUpload(
-            self._endpoint, f"{self._path}/uploads/{session}", self._purpose, session, part_size, max_parts, size
+            self._endpoint,
+            f"{self._path}/uploads/{session}",
+            self._purpose,
+            session,
+            part_size,
+            max_parts,
+            size,
+            self._reach,
         )
 
     async def _post(self, path: str, body: msgspec.Struct) -> Answer:
@@ -187,6 +222,11 @@ class _Address:
     batch: int
     until: float
 
+    @property
+    def once(self) -> bool:
+        """Whether the bucket takes it once: where there is something, it is what was to be sent."""
+        return not self.own and any(name.lower() == _ONCE for name in self.headers)
+
 
 class ExtensionUpload:
     """One session, as `PartUpload`. ``path``: of its address at the registry."""
@@ -200,9 +240,11 @@ class ExtensionUpload:
         part_size: int,
         max_parts: int,
         size: int | None,
+        reach: _Reach,
     ) -> None:
         self._endpoint = endpoint
         self._path = path
+        self._reach = reach
         self._purpose = purpose
         self._session = session
         self._part_size = part_size
@@ -237,13 +279,19 @@ class ExtensionUpload:
         return {part.number: part.size for part in status.parts}
 
     async def put(self, number: int, body: Buffer) -> None:
-        """As `PartUpload.put`. Also raises `Refused` where the bucket takes no part, with new URLs neither."""
+        """As `PartUpload.put`. Also raises `Refused` where the bucket takes no part, with new URLs neither, and
+        `ContentMismatch` where it checks the bytes, and they are others."""
         self._under_way.add(number)
         try:
             address = await self._address(number, lost=0)
-            if not await self._put(address, number, body, last=False):
-                address = await self._address(number, lost=address.batch)
-                await self._put(address, number, body, last=True)
+            try:
+                if not await self._put(address, number, body, last=False):
+                    address = await self._address(number, lost=address.batch)
+                    await self._put(address, number, body, last=True)
+            except _NoAnswer:
+                # Perhaps the registry alone reaches it. It takes small blobs, and checks them, too.
+                self._reach.missed = not self._reach.reached
+                await self._put(self._own(number), number, body, last=True)
         finally:
             self._under_way.discard(number)
         self._addresses.pop(number, None)
@@ -302,18 +350,31 @@ class ExtensionUpload:
             request = self._endpoint.request("PUT", address.url, self._purpose, headers=address.headers, body=body)
         else:
             request = self._endpoint.session.send("PUT", address.url, headers=address.headers, body=body)
-        async with await request as answer:
+        try:
+            answer = await request
+        except Unreachable as error:
+            if not address.once:
+                raise
+            raise _NoAnswer(str(error)) from error
+        async with answer:
             answer.foreign = not address.own
+            self._reach.reached = self._reach.reached or address.once
             if answer.status in (200, 201, 204):
+                await answer.discard()
+                return True
+            if address.once and answer.status == 412:
                 await answer.discard()
                 return True
             trouble = await answer.trouble(self._endpoint.hide)
             if answer.status in _ENDED:
                 raise self._ended()
+            if address.once and _SUMS & set(trouble.codes):
+                raise ContentMismatch(f"{self._endpoint.host}: {doing}: other bytes than its digest ({trouble.text})")
             expired = answer.foreign and (answer.status in (401, 403) or bool(_EXPIRED & set(trouble.codes)))
             if expired and not last:
                 return False
-            if "RequestTimeout" in trouble.codes:
+            # A conflict: the bucket is at another attempt to put the same object.
+            if "RequestTimeout" in trouble.codes or (address.once and answer.status == 409):
                 raise Unreachable(f"{self._endpoint.host}: {doing}: {trouble.text}")
             raise self._endpoint.error(answer, doing, trouble)
 
@@ -339,6 +400,10 @@ class ExtensionUpload:
             if answer.status != 200:
                 raise await self._endpoint.failure(answer, self._doing)
             urls = await decoded(self._endpoint, answer, wire.Urls, self._doing)
+        self.learn(urls, wanted)
+
+    def learn(self, urls: wire.Urls, wanted: Container[int]) -> None:
+        """Takes where the ``wanted`` parts go. Raises `Refused` for what cannot be."""
         self._batch += 1
         until = float("inf")
         if urls.expires is not None:
@@ -350,6 +415,10 @@ class ExtensionUpload:
                 if (part := int(key)) in wanted:
                     url, own = self._resolved(text)
                     self._addresses[part] = _Address(url, own, headers, self._batch, until)
+
+    def _own(self, number: int) -> _Address:
+        url = resolve(self._endpoint.origin, f"{self._path}/parts/{number}")
+        return _Address(url, True, {}, self._batch, float("inf"))
 
     def _resolved(self, text: str) -> tuple[URL, bool]:
         """A part's address, and whether it is the registry's own. Raises `Refused`."""

@@ -139,6 +139,9 @@ class RemoteRepository:
     async def takes_parts(self) -> bool:
         return await self._extension.offered()
 
+    async def takes_put(self, size: int) -> bool:
+        return await self._extension.takes_put(size)
+
     async def has_blob(self, blob: Descriptor, *, mount_from: str | None = None) -> bool:
         target = f"{self._path}/blobs/{blob.digest}"
         async with await self._endpoint.request("HEAD", target, self._writing) as answer:
