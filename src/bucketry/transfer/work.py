@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from bucketry.registry.budget import MemoryBudget
+from bucketry.transfer.buffers import Buffers
 from bucketry.transfer.errors import Unreachable
 from bucketry.transfer.events import Again, Ended, Event, Listener, Moved, Read, Resumed, Skipped, Verified
 from bucketry.transfer.journal import Journal
@@ -38,6 +39,7 @@ class Work:
         self.settings = settings
         self.timing = timing
         self.budget = MemoryBudget(settings.memory)
+        self.buffers = Buffers(settings.memory)
         most = max(1, settings.memory // piece)
         self.incoming = Pool(Climb(parallel=settings.parallel, most=most), retries=settings.retries, timing=timing)
         self.outgoing = Pool(Climb(parallel=settings.parallel, most=most), retries=settings.retries, timing=timing)
