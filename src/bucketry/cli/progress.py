@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bucketry.cli.output import console, write
-from bucketry.cli.tally import Item, Tally, name_text, size_text, summary, time_text
+from bucketry.cli.tally import Item, Tally, name_text, short_name, size_text, summary, time_text
 from bucketry.transfer import events
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 EVERY = 5.0
 """Seconds between lines that say how it goes, where there is no terminal."""
+
+_NO_CURSOR = ("dumb", "unknown")
+"""Terminals on which a line cannot be written over."""
 
 Style: TypeAlias = Literal["auto", "bars", "plain", "json", "quiet"]
 
@@ -30,7 +34,7 @@ def shown(style: Style) -> Iterator[events.Listener]:
     if style == "json":
         yield _json_line
         return
-    if style == "bars" or (style == "auto" and sys.stderr.isatty()):
+    if style == "bars" or (style == "auto" and sys.stderr.isatty() and os.environ.get("TERM") not in _NO_CURSOR):
         with _bars() as listen:
             yield listen
         return
@@ -102,42 +106,51 @@ def _overall(tally: Tally) -> str:
     return line if left is None else f"{line}, {time_text(left)} left"
 
 
+WIDE = 80
+"""Columns of a terminal that has room for all that can be said of a layer."""
+_NAME, _SIZES, _NOTE = 18, 15, 30
+"""Columns for ``layer 1234567890ab``, for ``200.4/200.4 KiB`` and for ``99.9 MiB/s, 59 min 59 s left``."""
+
+
 @contextmanager
 def _bars() -> Iterator[events.Listener]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.table import Column
 
-    progress = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[state]}", markup=False),
-        console=console(stderr=True),
-        transient=False,
-    )
+    terminal = console(stderr=True)
+    wide = terminal.width >= WIDE
+    name, rest = (_NAME, _SIZES + 1 + _NOTE) if wide else (_NAME - len("layer "), _SIZES)
+    columns = [
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, width=name)),
+        # A column is left free at the right: some terminals begin a new line when it is written to.
+        BarColumn(min(40, max(1, terminal.width - name - rest - 3))),
+        DownloadColumn(binary_units=True, table_column=Column(no_wrap=True, width=_SIZES, justify="right")),
+    ]
+    if wide:
+        columns.append(TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True)))
+    progress = Progress(*columns, console=terminal)
     with progress:
-        bars = Bars(progress, clock=time.monotonic)
-        yield bars
+        bars = Bars(progress, clock=time.monotonic, wide=wide)
+        try:
+            yield bars
+        finally:
+            bars.close()
     for line in bars.last:
         write(line)
 
 
 class Bars:
-    """A bar for each layer, and one for all; what is skipped is a line above them."""
+    """A bar for each layer, and one for all; what is skipped is a line above them.
 
-    def __init__(self, progress: Progress, *, clock: Callable[[], float]) -> None:
+    ``wide``: there is room for notes. ``last``: the lines of the result, once it has ended.
+    """
+
+    def __init__(self, progress: Progress, *, clock: Callable[[], float], wide: bool = True) -> None:
         self._progress = progress
+        self._wide = wide
         self._tally = Tally(clock)
         self._tasks: dict[str, TaskID] = {}
-        self._all = progress.add_task("all", total=None, state="")
+        self._all = progress.add_task("all", total=None, note="")
         self.last: list[str] = []
 
     def __call__(self, event: events.Event) -> None:
@@ -147,10 +160,22 @@ class Bars:
             if line is not None:
                 self._progress.console.print(line, markup=False)
         if isinstance(event, events.Ended):
-            self.last = summary(self._tally, event)
-            self._progress.update(self._all, total=self._tally.there(), completed=self._tally.there(), state="done")
-        elif item is not None:
+            self._end(event)
+        elif item is not None and item.kind is not None:
             self._show(item)
+
+    def _end(self, event: events.Ended) -> None:
+        there = self._tally.there()
+        self.last = summary(self._tally, event)
+        # Without a layer there is nothing that a bar could tell.
+        self._progress.update(
+            self._all, description="all", total=there, completed=there, note="done", visible=self._tally.blobs_moved()
+        )
+
+    def close(self) -> None:
+        """No more events come."""
+        if not self.last:
+            self._progress.update(self._all, description="all", note="stopped")
 
     def _show(self, item: Item) -> None:
         task = self._tasks.get(item.name)
@@ -159,9 +184,34 @@ class Bars:
                 self._progress.remove_task(task)
                 del self._tasks[item.name]
         elif item.kind in ("layer", "blob"):
-            if task is None:
-                task = self._tasks[item.name] = self._progress.add_task(name_text(item), total=None, state="")
-            state = {"waiting": "", "moving": "", "verifying": "verifying", "done": "done"}[item.state]
             completed = item.size if item.state == "done" and item.size is not None else item.there
-            self._progress.update(task, total=item.size, completed=completed, state=state)
-        self._progress.update(self._all, total=self._tally.total(), completed=self._tally.there())
+            note = {"waiting": "", "moving": "", "verifying": "verifying", "done": "done"}[item.state]
+            if task is None:
+                self._tasks[item.name] = self._progress.add_task(
+                    self._name(item), total=item.size, completed=completed, note=note
+                )
+            else:
+                self._progress.update(task, total=item.size, completed=completed, note=note)
+            if item.state == "done":
+                self._make_room(item)
+        self._show_all()
+
+    def _name(self, item: Item) -> str:
+        name = short_name(item)
+        return f"{item.kind} {name}" if self._wide else name
+
+    def _make_room(self, item: Item) -> None:
+        """Takes a layer that is there from a terminal that is too low for all of them."""
+        if len(self._tasks) + 1 >= self._progress.console.height:
+            self._progress.update(self._tasks[item.name], visible=False)
+
+    def _show_all(self) -> None:
+        rate, left = self._tally.rate(), self._tally.left()
+        speed = f"{size_text(rate)}/s" if rate else ""
+        self._progress.update(
+            self._all,
+            description="all" if self._wide or not speed else speed,
+            total=self._tally.total(),
+            completed=self._tally.there(),
+            note=speed if left is None else f"{speed}, {time_text(left)} left",
+        )

@@ -188,6 +188,12 @@ def name_text(item: Item) -> str:
     return name if item.kind is None else f"{item.kind} {name}"
 
 
+def short_name(item: Item) -> str:
+    """``1234567890ab``: the first digits of its digest, or the end of its path."""
+    digits = _LONG.search(item.name)
+    return item.name[-12:] if digits is None else digits[1]
+
+
 def summary(tally: Tally, ended: events.Ended) -> list[str]:
     """The last lines: what was sent, how fast, how to use it."""
     action = "copy" if tally.began is None else tally.began.action

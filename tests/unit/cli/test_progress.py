@@ -137,7 +137,7 @@ def test_bars_show_each_layer_and_all() -> None:
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[state]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=out, force_terminal=True, width=100),
         auto_refresh=False,
     )
@@ -147,8 +147,8 @@ def test_bars_show_each_layer_and_all() -> None:
             bars(event)
         progress.refresh()
         tasks = {task.description: task for task in progress.tasks}
-    assert set(tasks) == {"all", "layer sha256:abababababab"}
-    assert tasks["layer sha256:abababababab"].completed == 64 * MIB
+    assert set(tasks) == {"all", "layer abababababab"}
+    assert tasks["layer abababababab"].completed == 64 * MIB
     assert tasks["all"].finished
     assert "already there" in out.getvalue()
     assert bars.last[-1] == "docker pull localhost:5000/app:v1"
