@@ -17,7 +17,10 @@ def is_ranged(reader: BlobReader) -> bool:
 
 
 async def read_range(reader: BlobReader, start: int, stop: int, body: bytearray | None = None) -> bytearray:
-    """Into ``body``, where it is given, of just that size. Raises `Unreachable` where the reader gave fewer or more bytes."""
+    """Into ``body``, which has just that size, where it is given.
+
+    Raises `Unreachable` where the reader gave fewer or more bytes.
+    """
     body = bytearray(stop - start) if body is None else body
     filled = 0
     async with closing(reader.read(start, stop)) as pieces:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from typing import Any
 
 from bucketry import hashing
 from bucketry.hashing import Checkpoints, NotingHasher
@@ -239,8 +240,9 @@ class _PartsOfBlob:
     async def _part(self, number: int, hashes: InOrder | None) -> None:
         start, length = (number - 1) * self._size, self._length(number)
         with await self._work.budget.reserve(length):
-            body = await self._work.incoming.run(
-                partial(read_range, self._reader, start, start + length), length, self._work.again(self._item)
+            body = self._work.buffers.take(length)
+            await self._work.incoming.run(
+                partial(read_range, self._reader, start, start + length, body), length, self._work.again(self._item)
             )
             self._work.tell(Read(item=self._item, size=length))
             async with crew() as both:
@@ -250,8 +252,11 @@ class _PartsOfBlob:
                     # Before a bucket refuses other bytes, in words of its own.
                     await hashes.take(start, body)
                     await self._check(hashes)
+                putting = None
                 if number not in self._there:
-                    both.task(put(self._work, self._item, self._upload, number, body))
+                    putting = both.task(put(self._work, self._item, self._upload, number, body))
+            if putting is None or putting.result():
+                self._work.buffers.give(body)
 
     async def _in_order(self, hashes: InOrder | None) -> None:
         async with crew() as tasks, closing(self._pieces()) as pieces:
@@ -302,11 +307,22 @@ async def put(
     body: Buffer,
     *,
     note: Callable[[], None] = lambda: None,
-) -> None:
-    """Sends a part, notes that it arrived, and only then tells it: what was told is not sent again."""
-    await work.outgoing.run(partial(upload.put, number, body), len(body), work.again(item))
+) -> bool:
+    """Sends a part, notes that it arrived, and only then tells it: what was told is not sent again.
+
+    Whether it arrived at once: else a connection that was given up may still look at ``body``.
+    """
+    at_once = True
+
+    def again(error: Unreachable) -> None:
+        nonlocal at_once
+        at_once = False
+        work.again(item)(error)
+
+    await work.outgoing.run(partial(upload.put, number, body), len(body), again)
     note()
     work.tell(Moved(item=item, size=len(body)))
+    return at_once
 
 
 async def complete(
@@ -327,7 +343,7 @@ async def complete(
     verified(blob.size)
 
 
-def releasing(reservation: Reservation) -> Callable[[asyncio.Task[None]], None]:
+def releasing(reservation: Reservation) -> Callable[[asyncio.Task[Any]], None]:
     """For the end of a task: a task that is cancelled before it began runs no line of its own."""
     return lambda task: reservation.release()
 
