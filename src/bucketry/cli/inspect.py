@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 AT_ONCE = 8
 """Layers that are asked about at once."""
 
+_LARGEST_CONFIG = 4 * 1024 * 1024
+
 EXAMPLES = """
 What is it made of?
 
@@ -122,6 +124,8 @@ async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
         ]
     else:
         blobs = [blob for blob in (parsed.config,) if blob is not None]
+        if blobs and (platform := await _platform_of(source, blobs[0])):
+            about["platform"] = platform
         about["config"] = _blob(blobs[0]) if blobs else None
         about["layers"] = await _layers(source, parsed.layers)
         about["total"] = sum(blob.size for blob in (*blobs, *parsed.layers))
@@ -133,6 +137,35 @@ async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
     if parsed.annotations:
         about["annotations"] = dict(parsed.annotations)
     return about
+
+
+async def _platform_of(source: Source, config: Descriptor) -> str:
+    """What the image's config says; empty where it is of something else, or cannot be read: it is not what counts."""
+    from json import loads
+
+    from bucketry import hashing
+    from bucketry.oci.media_types import DOCKER_CONFIG, OCI_CONFIG
+    from bucketry.transfer.errors import TransferError
+
+    if config.media_type not in (OCI_CONFIG, DOCKER_CONFIG) or config.size > _LARGEST_CONFIG:
+        return ""
+    body = b""
+    try:
+        async for piece in source.blob(config).read(0, config.size):
+            body += piece
+    except TransferError:
+        return ""
+    hasher = hashing.new(config.parsed.algorithm)
+    hasher.update(body)
+    if hasher.hexdigest() != config.parsed.hex:
+        return ""
+    try:
+        document = loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    found = document if isinstance(document, dict) else {}
+    parts = [found.get(name) for name in ("os", "architecture", "variant")]
+    return "/".join(part for part in parts if isinstance(part, str) and part.isprintable() and part)
 
 
 async def _layers(source: Source, layers: Sequence[Descriptor]) -> list[dict[str, Any]]:
@@ -166,14 +199,15 @@ def _lines(about: dict[str, Any]) -> Sequence[str]:
     from bucketry.cli.tally import size_text
 
     lines = [about["name"], f"digest      {about['digest']}", f"media type  {about['mediaType']}"]
-    for name, label in (("artifactType", "artifact"), ("subject", "subject")):
+    for name, label in (("artifactType", "artifact"), ("subject", "subject"), ("platform", "platform")):
         if name in about:
             lines.append(f"{label:<10}  {about[name]}")
     if "manifests" in about:
         lines.append(f"images      {len(about['manifests'])}")
         lines += [f"  {each['digest']}  {each['platform'] or '-'}" for each in about["manifests"]]
     else:
-        lines.append(f"size        {size_text(about['total'])}, in {len(about['layers'])} layers")
+        count = len(about["layers"])
+        lines.append(f"size        {size_text(about['total'])}, in {count} {'layer' if count == 1 else 'layers'}")
         lines += [
             f"  {each['digest']}  {size_text(each['size'])}"
             + (f", verified in {each['segments']} segments" if each["segments"] > 1 else "")
