@@ -28,8 +28,8 @@ _SESSIONS = 3
 _HASH_IN_THREAD = 256 * 1024
 
 PUT_FROM = 256 * 1024
-"""Bytes: a smaller blob goes through the registry, though the bucket would take it. That is one request less, and two
-fewer of the registry's to its store; the bytes of a longer one take longer than those, on their way twice."""
+"""Bytes: a smaller blob goes through the registry, though the bucket would take it: that is one request less. From
+here on the bytes on their way twice cost more than it (measured: docs/rfcs/0003-parallel-extension.md)."""
 
 
 class InOrder:
