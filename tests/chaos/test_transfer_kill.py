@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from tests.support.fixtures import Registry
 from tests.support.images import MIB, Image, blob_path, make_image, write_docker_archive, write_layout
 from tests.support.moving import Mover, Outcome, Running, moved, mover
 from tests.support.server import assert_no_fault, bucketry
+from tests.support.tools import run, tool
 from tests.transfer.peers import peer
 
 SIZE = 40 * MIB
@@ -48,8 +49,8 @@ class Ground:
     def name(self, repository: str) -> str:
         return f"{self.store}/{repository}:v1"
 
-    def mover(self, folder: Path) -> Mover:
-        return mover(folder, **self.client_env)
+    def mover(self, folder: Path, **env: str) -> Mover:
+        return mover(folder, **self.client_env, **env)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,19 @@ def image() -> Image:
 def archive(tmp_path_factory: pytest.TempPathFactory, image: Image) -> str:
     """Its layers are compressed while they are pushed: nobody knows their digests before."""
     return f"docker-archive:{write_docker_archive(tmp_path_factory.mktemp('saved') / 'image.tar', image, 'app:v1')}"
+
+
+@pytest.fixture(scope="module")
+def engine(docker_host: str) -> Callable[..., str]:
+    """The docker command."""
+    return lambda *arguments: run([tool("docker"), "--host", docker_host, *arguments])
+
+
+@pytest.fixture
+def daemon(archive: str, engine: Callable[..., str]) -> Iterator[str]:
+    engine("load", "--input", archive.removeprefix("docker-archive:"))
+    yield "docker-daemon:app:v1"
+    engine("rmi", "app:v1")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +122,7 @@ def bucket_ground(tmp_path_factory: pytest.TempPathFactory, seaweed: Seaweed) ->
     folder = tmp_path_factory.mktemp("bucket")
     with trouble(seaweed.port) as way, bucketry(store, folder, env=seaweed.environ()) as server:
         env = {**seaweed.environ(), "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{way.port}"}
+        env["XDG_CACHE_HOME"] = str(folder / "cache")  # Where it is noted that the bucket was looked at.
         yield Ground(f"{store}/", Registry(server.host, "s3"), way, env)
         assert_no_fault(server)
 
@@ -135,12 +150,16 @@ def stopped_at_half(running: Running, by: signal.Signals) -> Outcome:
     return outcome
 
 
+def engine_env(kind: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    return {"DOCKER_HOST": request.getfixturevalue("docker_host")} if kind.endswith("daemon") else {}
+
+
 @pytest.mark.parametrize(
     ("ground", "source", "by"),
     [
         ("folder", "archive", "kill"),
         ("folder", "layout", "ctrl-c"),
-        ("s3", "archive", "ctrl-c"),
+        ("s3", "daemon", "ctrl-c"),
         ("s3", "layout", "kill"),
         ("bucket", "archive", "kill"),
         ("bucket", "layout", "ctrl-c"),
@@ -157,7 +176,7 @@ def test_push_that_was_stopped_at_half_sends_the_other_half(
     tmp_path: Path,
 ) -> None:
     command = ("push", request.getfixturevalue(source), ground.name(repository), *AT_ONCE)
-    client = ground.mover(tmp_path / "client")
+    client = ground.mover(tmp_path / "client", **engine_env(source, request))
     ground.way.slow(SLOW)
     try:
         with client.start(*command) as running:
@@ -187,21 +206,33 @@ def test_push_that_was_stopped_at_half_sends_the_other_half(
     ("ground", "form", "by"),
     [
         ("folder", "docker-archive", "kill"),
-        ("s3", "oci-archive", "ctrl-c"),
+        ("s3", "docker-daemon", "ctrl-c"),
         ("bucket", "oci", "ctrl-c"),
         ("peer", "oci-archive", "kill"),
     ],
     indirect=["ground"],
 )
 def test_pull_that_was_stopped_at_half_fetches_the_other_half(
-    ground: Ground, form: str, by: str, pulled: Image, repository: str, tmp_path: Path
+    ground: Ground,
+    form: str,
+    by: str,
+    pulled: Image,
+    request: pytest.FixtureRequest,
+    repository: str,
+    tmp_path: Path,
 ) -> None:
-    client = ground.mover(tmp_path / "client")
+    client = ground.mover(tmp_path / "client", **engine_env(form, request))
     name = ground.name(repository)
     client("push", f"oci:{write_layout(tmp_path / 'built', pulled, 'v1')}:v1", name)
     target = tmp_path / "target" / "image"
     target.parent.mkdir()
-    command = ("pull", name, f"{form}:{target}:app:v1" if form == "docker-archive" else f"{form}:{target}:v1", *AT_ONCE)
+    whither = {
+        "docker-daemon": "docker-daemon:half/pulled:v1",
+        "docker-archive": f"docker-archive:{target}:app:v1",
+        "oci-archive": f"oci-archive:{target}:v1",
+        "oci": f"oci:{target}:v1",
+    }[form]
+    command = ("pull", name, whither, *AT_ONCE)
     ground.way.slow(SLOW)
     try:
         with client.start(*command) as running:
@@ -209,7 +240,13 @@ def test_pull_that_was_stopped_at_half_fetches_the_other_half(
     finally:
         ground.way.slow(0)
     assert not list(client.scratch.iterdir())
-    assert_nothing_looks_whole(target, form, pulled, client)
+    if form == "docker-daemon":
+        (partial,) = (client.cache / "images").iterdir()
+        assert partial.name.endswith(".partial")
+        assert not list(target.parent.iterdir())
+        assert not request.getfixturevalue("engine")("images", "--quiet", "half/pulled")
+    else:
+        assert_nothing_looks_whole(target, form, pulled, client)
 
     before = ground.way.received
     second = client(*command)
@@ -218,17 +255,18 @@ def test_pull_that_was_stopped_at_half_fetches_the_other_half(
     assert second.ended["moved"] < MOST
     assert travelled < MOST + MIB
     resumed = sum(event["size"] for event in second.of("resumed"))
-    # A part may have arrived whose acknowledgement did not.
     assert resumed >= moved(first.events) - MIB
     assert resumed + second.ended["moved"] > SIZE
-    assert [path.name for path in target.parent.iterdir()] == [target.name]
-    assert not list(target.parent.rglob("*.partial"))
+    assert [path.name for path in target.parent.iterdir()] == ([] if form == "docker-daemon" else [target.name])
+    for folder in (target.parent, client.cache):
+        assert not list(folder.rglob("*.partial"))
     assert not list((client.cache / "pulls").iterdir())
-    # All of it is as it was pushed: a registry that takes it verifies each digest.
+    # All of it is as it was pushed: who pushes it again verifies each digest.
     again = f"{ground.registry.host}/{repository}/again:v1"
-    source = f"docker-archive:{target}" if form == "docker-archive" else f"{form}:{target}:v1"
-    client("push", source, again)
+    client("push", whither, again)
     ground.registry.reader.assert_same_image(f"{repository}/again", "v1", pulled)
+    if form == "docker-daemon":
+        request.getfixturevalue("engine")("rmi", "half/pulled:v1")
 
 
 def assert_nothing_looks_whole(target: Path, form: str, image: Image, client: Mover) -> None:
