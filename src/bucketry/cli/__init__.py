@@ -10,6 +10,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line (without the program's name), or this process's own, and gives the exit code."""
     # Each worker process imports the program that was started: it must not load a command line with it.
-    from bucketry.cli.app import main as run
-
+    try:
+        from bucketry.cli.app import main as run
+    except KeyboardInterrupt:  # Loading takes long enough for somebody to change their mind.
+        return 130
     return run(arguments)

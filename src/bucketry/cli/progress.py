@@ -175,7 +175,7 @@ class Bars:
     def close(self) -> None:
         """No more events come."""
         if not self.last:
-            self._progress.update(self._all, description="all", note="stopped")
+            self._progress.update(self._all, description="all", note="stopped", visible=bool(self._tasks))
 
     def _show(self, item: Item) -> None:
         task = self._tasks.get(item.name)

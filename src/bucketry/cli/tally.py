@@ -194,14 +194,22 @@ def short_name(item: Item) -> str:
     return item.name[-12:] if digits is None else digits[1]
 
 
+def _there(tally: Tally, size: int) -> str:
+    skipped = [item for item in tally.items.values() if item.state == "skipped"]
+    if all(item.size is not None for item in skipped):
+        return f"{size_text(size)} {'was' if size == 1 else 'were'} there already"
+    count = sum(item.kind in ("layer", "blob") for item in skipped)
+    return f"{count} {'layer was' if count == 1 else 'layers were'} there already"
+
+
 def summary(tally: Tally, ended: events.Ended) -> list[str]:
     """The last lines: what was sent, how fast, how to use it."""
     action = "copy" if tally.began is None else tally.began.action
     verb = {"push": "pushed", "pull": "pulled", "copy": "copied"}[action]
-    there = f"{size_text(ended.skipped)} {'was' if ended.skipped == 1 else 'were'} there already"
+    there = _there(tally, ended.skipped)
     if not ended.moved:
         line = f"nothing had to be {verb}: {there}"
-    elif ended.skipped and not tally.blobs_moved():
+    elif not tally.blobs_moved() and any(item.state == "skipped" for item in tally.items.values()):
         # Manifests alone: their few bytes say nothing, and their rate less.
         line = f"no layer had to be {verb}: {there}"
         line += "" if tally.began is None else f"; {tally.began.target} is up to date"

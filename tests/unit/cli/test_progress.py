@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from bucketry.cli.progress import EVERY, Bars, PlainLines, shown
-from bucketry.cli.tally import Tally, size_text, summary, time_text
+from bucketry.cli.tally import Item, Tally, name_text, short_name, size_text, summary, time_text
 from bucketry.transfer import events
 
 MIB = 1024 * 1024
@@ -177,3 +177,69 @@ def test_texts() -> None:
         "1 min 05 s",
         "2 h 10 min",
     ]
+
+
+def summary_of(*happened: events.Event, action: events.Action = "push", **ended: object) -> str:
+    tally = Tally(Clock())
+    for event in (events.Began(action=action, source="app:v1", target="reg.test/app:v1"), *happened):
+        tally.add(event)
+    end = {"digest": LAYER, "moved": 0, "skipped": 0, "seconds": 0.004, "parallel": 1, **ended}
+    return summary(tally, events.Ended(**end))[0]  # type: ignore[arg-type]
+
+
+def test_a_push_of_what_is_there_says_so_not_how_fast_its_manifest_was() -> None:
+    happened: list[events.Event] = [
+        events.Found(item=LAYER, kind="layer", size=5 * MIB),
+        events.Skipped(item=LAYER, why="already there", size=5 * MIB),
+        events.Found(item=CONFIG, kind="manifest", size=424),
+        events.Moved(item=CONFIG, size=424),
+    ]
+    line = summary_of(*happened, moved=424, skipped=5 * MIB)
+    assert line == "no layer had to be pushed: 5.0 MiB were there already; reg.test/app:v1 is up to date"
+
+
+def test_a_push_of_what_is_there_whose_size_nobody_knows() -> None:
+    happened: list[events.Event] = [
+        events.Found(item="layer.tar", kind="layer"),
+        events.Skipped(item="layer.tar", why="already there"),
+        events.Found(item=CONFIG, kind="config", size=300),
+        events.Skipped(item=CONFIG, why="already there", size=300),
+        events.Found(item=LAYER, kind="manifest", size=424),
+        events.Moved(item=LAYER, size=424),
+    ]
+    line = summary_of(*happened, moved=424, skipped=300)
+    assert line == "no layer had to be pushed: 1 layer was there already; reg.test/app:v1 is up to date"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0.01 s"), (0.05, "0.05 s"), (0.42, "0.4 s"), (12.3, "12 s"), (200.0, "3 min 20 s")]
+)
+def test_short_times_are_told_too(seconds: float, text: str) -> None:
+    line = summary_of(events.Moved(item=LAYER, size=MIB), moved=MIB, seconds=seconds)
+    assert line.startswith(f"pushed 1.0 MiB in {text}, ")
+
+
+def test_a_request_that_is_made_again_is_no_item() -> None:
+    said = list[str]()
+    plain = PlainLines(said.append, said.append, clock=Clock())
+    plain(events.Found(item=LAYER, kind="layer", size=10))
+    plain(events.Again(item="reg.test/app", why="reg.test: no connection"))
+    assert said == ["reg.test/app: again, reg.test: no connection"]
+    tally = Tally(Clock())
+    tally.add(events.Found(item=LAYER, kind="layer", size=10))
+    tally.add(events.Again(item="reg.test/app", why="reg.test: no connection"))
+    assert (tally.total(), tally.retries) == (10, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "short"),
+    [
+        (LAYER, "layer sha256:abababababab", "abababababab"),
+        (f"{'ab' * 32}/layer.tar", "layer abababababab/layer.tar", "abababababab"),
+        (f"blobs/sha256/{'ab' * 32}", "layer blobs/sha256/abababababab", "abababababab"),
+        ("0/layer.tar", "layer 0/layer.tar", "0/layer.tar"),
+    ],
+)
+def test_names_are_short_enough_to_tell_layers_apart(name: str, shown: str, short: str) -> None:
+    item = Item(name, "layer")
+    assert (name_text(item), short_name(item)) == (shown, short)
