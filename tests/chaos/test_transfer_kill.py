@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,3 +286,22 @@ def assert_nothing_looks_whole(target: Path, form: str, image: Image, client: Mo
     assert not (target / "index.json").exists() or not json.loads((target / "index.json").read_text())["manifests"]
     for path in target.glob("blobs/sha256/[0-9a-f]*"):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+
+
+LOADING = """
+import signal, sys
+
+class Interrupted:
+    def find_spec(self, name, path, target=None):
+        if name == "bucketry.cli.app":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupted())
+from bucketry.cli import main
+sys.exit(main(["push"]))
+"""
+
+
+def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_word() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADING], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
