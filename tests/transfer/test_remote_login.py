@@ -173,11 +173,11 @@ def test_a_registry_that_asks_for_nothing_has_checked_nothing(
         (["login", "localhost:1", "-u", "a:b", "--password-stdin"], 2, "without a colon"),
         (["login", "localhost:1", "-u", "", "--password-stdin"], 2, "a user's name"),
         (["login", "localhost:1", "-u", USER, "--password-stdin", "--insecure"], 1, "localhost:1: no connection"),
-        (["login", "registry", "-u", USER, "--password-stdin"], 1, "'registry' cannot stand for a registry"),
-        (["login", "reg.example/team/app", "-u", USER, "--password-stdin"], 1, "write its host alone"),
-        (["login", "reg.example:port", "-u", USER, "--password-stdin"], 1, "reg.example:port"),
+        (["login", "registry", "-u", USER, "--password-stdin"], 2, "'registry' cannot stand for a registry"),
+        (["login", "reg.example/team/app", "-u", USER, "--password-stdin"], 2, "write its host alone"),
+        (["login", "reg.example:port", "-u", USER, "--password-stdin"], 2, "reg.example:port"),
         (["login", "127.0.0.1:1", "-u", USER, "--password-stdin"], 1, "127.0.0.1:1: no connection"),
-        (["logout", "a b"], 1, "is not a registry host"),
+        (["logout", "a b"], 2, "is not a registry host"),
     ],
 )
 def test_what_cannot_be_is_one_clear_line(
@@ -219,7 +219,7 @@ def test_a_broken_file_is_named(
     file.write_text('{\n"auths": }')
     types(monkeypatch, PASSWORD)
 
-    assert main(["login", guarded.host, "-u", USER, "--password-stdin"]) == 1
+    assert main(["login", guarded.host, "-u", USER, "--password-stdin"]) == 2
 
     assert capsys.readouterr().err.startswith(f"bucketry: {file}, line 2: not JSON")
     assert file.read_text() == '{\n"auths": }'

@@ -49,7 +49,8 @@ def test_only_this_machine_is_reached_over_plain_http_unless_allowed(
 async def test_a_port_that_nobody_listens_on(session: Session) -> None:
     port = free_port()
 
-    with pytest.raises(Unreachable, match=rf"^127.0.0.1:{port}: no connection \(Connection refused\): is it running\?$"):
+    said = rf"^127.0.0.1:{port}: no connection \(Connection refused\): is it running\?$"
+    with pytest.raises(Unreachable, match=said):
         await session.registry(f"127.0.0.1:{port}").check()
 
 
