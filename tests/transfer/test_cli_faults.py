@@ -154,6 +154,14 @@ def linking_archive(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
+def linking_oci_archive(shared: Path, linked_layout: Path) -> Path:
+    path = shared / "linked-layout.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(linked_layout, arcname=".")
+    return path
+
+
+@pytest.fixture(scope="module")
 def absurd_archive(shared: Path) -> Path:
     """A member that says of itself that it has 2**62 bytes."""
     entry = tarfile.TarInfo("0/layer.tar")
@@ -360,6 +368,9 @@ ROWS: Mapping[str, Row] = {
     ),
     "a changed manifest": Row(["push", "oci:{bad_manifest}:v1", PUSH_TO], ["{bad_manifest}", "damaged"]),
     "a layer that links outside": Row(["push", "oci:{linked_layout}:v1", PUSH_TO], ["{linked_layout}", "damaged"]),
+    "a layer that links out of an archive": Row(
+        ["push", "oci-archive:{linking_oci_archive}:v1", PUSH_TO], ["{linking_oci_archive}", "/etc/passwd"]
+    ),
     "a layer of absurd size": Row(["push", "oci:{absurd_layout}:v1", PUSH_TO], ["size"]),
     "a path that escapes": Row(["push", "docker-archive:{escaping_archive}", PUSH_TO], ["{escaping_archive}"]),
     "a link that escapes": Row(["push", "docker-archive:{linking_archive}", PUSH_TO], ["{linking_archive}"]),
@@ -491,9 +502,14 @@ def test_credentials_that_are_wrong(action: str, guarded: str, layout: Path, per
     file.write_text(json.dumps({"auths": {guarded: {"auth": b64encode(f"{USER}:{WRONG}".encode()).decode()}}}))
     names = {"push": [f"oci:{layout}:v1", f"{guarded}/app:v1"], "pull": [f"{guarded}/app:v1", "oci:out"]}
 
-    done = person.types(action, *names.get(action, [f"{guarded}/app:v1"]))
+    arguments = [action, *names.get(action, [f"{guarded}/app:v1"])]
 
+    done = person.types(*arguments)
     done.fails(1, guarded, str(file), "bucketry login", secrets=SECRETS)
+
+    done = person.types(*arguments, "--debug")
+    assert "Traceback" in done.err
+    assert not [secret for secret in SECRETS if secret in done.err]
     assert person.left() == []
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bucketry import __version__
-from bucketry.cli import app, main, serve
+from bucketry.cli import app, copy, doctor, inspect, login, main, pull, push, serve
 from bucketry.server.config import Loaded
 from bucketry.store.contract import AccessDenied
 
@@ -44,6 +44,11 @@ def test_the_program_is_a_module_too() -> None:
     [
         (["--help"], ["serve", "doctor", "config", "version", "docker push localhost:5000/alpine:v1"]),
         ([], ["serve", "doctor", "docker push"]),
+        (["push", "--help"], ["SOURCE", "DEST", "docker-archive:FILE", "s3://BUCKET", "--compression", "--parallel N"]),
+        (["pull", "--help"], ["REF", "DEST", "--platform OS/ARCH", "--all-platforms", "--memory SIZE", "--json"]),
+        (["copy", "--help"], ["--all-tags", "--referrers", "--insecure", "--part-size SIZE", "--quiet"]),
+        (["inspect", "--help"], ["REF", "--raw", "--json", "--platform OS/ARCH"]),
+        (["login", "--help"], ["--password-stdin", "~/.docker/config.json"]),
         (["serve", "--help"], ["--store URL", "--listen HOST:PORT", "--workers N", "--set", "127.0.0.1:5000", "s3://"]),
         (["doctor", "--help"], ["STORE", "--json", "exit code", "store.endpoint="]),
         (["config", "show", "--help"], ["--json", "masked", "BUCKETRY_SECTION__KEY"]),
@@ -165,7 +170,15 @@ def test_a_reader_that_leaves_early_sees_no_traceback() -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("examples", [serve.EXAMPLES, app.build().help_epilogue])
+@pytest.mark.parametrize(
+    "examples",
+    [
+        *(command.EXAMPLES for command in (copy, doctor, inspect, pull, push, serve)),
+        login.LOGIN_EXAMPLES,
+        login.LOGOUT_EXAMPLES,
+        app.build().help_epilogue,
+    ],
+)
 def test_examples_fit_a_narrow_terminal(examples: str) -> None:
     for line in examples.splitlines():
         if line.startswith("    "):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bucketry.cli import reference
+from bucketry.cli.app import EXIT_CODES
 from bucketry.server.config import SETTINGS
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference"
@@ -28,6 +29,14 @@ def test_every_setting_is_on_the_page() -> None:
     "words",
     [
         "## bucketry serve",
+        "## bucketry push",
+        "bucketry push SOURCE [DEST] [OPTIONS]",
+        "bucketry pull REF [DEST] [OPTIONS]",
+        "bucketry copy SOURCE DEST [OPTIONS]",
+        "## bucketry inspect",
+        "## bucketry login",
+        "## bucketry logout",
+        *(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()),
         "## bucketry doctor",
         "## bucketry config show",
         "## bucketry version",
