@@ -256,7 +256,7 @@ class DockerEngine:
                 "(sudo usermod -aG docker $USER, then log in again), or run this as root"
             )
         why = error.strerror or str(error)
-        return Unreachable(f"no Docker Engine answers at {self.address}: {why}; start it, or {OTHER_WAY}")
+        return Unreachable(f"no Docker Engine answers at {self.address}: {why}: start it; {OTHER_WAY}")
 
     def _load_error(self, message: str) -> TransferError:
         if "no space left on device" in message.lower():
