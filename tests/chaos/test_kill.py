@@ -225,6 +225,13 @@ def ctrl_c(replica: Replica) -> None:
         os.kill(each, signal.SIGINT)
 
 
+def ctrl_c_again_and_again(replica: Replica) -> None:
+    """As who cannot wait."""
+    for _ in range(5):
+        ctrl_c(replica)
+        time.sleep(0.05)
+
+
 def assert_clean(log: str) -> None:
     assert "Traceback" not in log, log[-3000:]
     assert "unexpected" not in log, log[-3000:]
@@ -260,7 +267,9 @@ def test_server_that_is_told_to_stop_lets_running_requests_end(ground: Ground, r
     assert_pulled(ground.stays, repository, data)
 
 
-@pytest.mark.parametrize("how", [sigterm, ctrl_c], ids=["sigterm", "ctrl-c"])
+@pytest.mark.parametrize(
+    "how", [sigterm, ctrl_c, ctrl_c_again_and_again], ids=["sigterm", "ctrl-c", "ctrl-c again and again"]
+)
 def test_server_whose_grace_is_over_parks_uploads_for_another(
     ground: Ground, repository: str, how: Callable[[Replica], None]
 ) -> None:
@@ -297,11 +306,12 @@ def test_server_whose_grace_is_over_parks_uploads_for_another(
         assert_pulled(ground.stays, repository, data)
 
 
-def test_idle_server_stops_at_once(ground: Ground) -> None:
+@pytest.mark.parametrize("how", [sigterm, ctrl_c], ids=["sigterm", "ctrl-c"])
+def test_idle_server_stops_at_once(ground: Ground, how: Callable[[Replica], None]) -> None:
     with ground.start(PATIENT) as stopping, stopping.api.wire() as idle:
         idle.begin("GET", "/v2/")
         assert idle.answer().status == 200
-        status, seconds = stop(stopping, sigterm)()
+        status, seconds = stop(stopping, how)()
         assert status == 0
         assert seconds < 5
         assert_clean(stopping.server.log())

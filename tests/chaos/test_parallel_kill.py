@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 from tests.chaos.conftest import Replica, Start, place, starter
 from tests.chaos.tcp import Trouble, trouble
-from tests.chaos.test_kill import BROKEN, STOPPING, arrived, assert_clean, held_open, sigterm, stop
+from tests.chaos.test_kill import BROKEN, STOPPING, arrived, assert_clean, ctrl_c, held_open, sigterm, stop
 from tests.store.seaweed import Seaweed
 from tests.support.api import Answer, Api, noise
 from tests.support.document import document
@@ -153,14 +153,15 @@ def test_server_that_is_killed_while_it_reads_back_is_taken_over(slow_ground: Sl
     assert running.elsewhere.complete(digest, len(data)).status == 201
 
 
+@pytest.mark.parametrize("how", [sigterm, ctrl_c], ids=["sigterm", "ctrl-c"])
 @pytest.mark.parametrize("listed", [True, False], ids=["checkpoints", "serial"])
 def test_server_that_is_told_to_stop_gives_what_it_reads_back_to_another(
-    slow_ground: SlowGround, repository: str, listed: bool
+    slow_ground: SlowGround, repository: str, listed: bool, how: Callable[[Replica], None]
 ) -> None:
     data = noise(repository, SIZE)
     digest, given = digest_of(data), checkpoints_of(data) if listed else None
     with being_read_back(slow_ground, repository, data, given) as running:
-        end = stop(running.dies, sigterm)
+        end = stop(running.dies, how)
         began = time.monotonic()
         answer = running.elsewhere.finish(digest, len(data), given)
         assert answer.status == 201, answer

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import multiprocessing
-import os
 import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeAlias
 
 import structlog
 from starlette.types import Receive, Send
@@ -22,6 +25,15 @@ from bucketry.store.contract import Store, StoreError
 from bucketry.store.open import open_store
 
 _log = structlog.get_logger("bucketry.server")
+
+PARKING_SECONDS = 8.0
+"""What a worker has, beyond the grace of its requests, to park uploads and to end: less than its leader waits before it
+kills it, so that it can show where it hangs."""
+_SERVING_AFTER = 0.1
+"""Seconds after the start, when the loop runs again: the server runs it once to start and once to serve, and uvloop
+forgets the signals that it has not read when the first run ends."""
+
+_Handler: TypeAlias = Callable[[int, FrameType | None], object] | int | None
 
 
 def registry_settings(config: Config, workers: int) -> RegistrySettings:
@@ -40,6 +52,20 @@ def registry_settings(config: Config, workers: int) -> RegistrySettings:
 
 
 class Lifetime:
+    """The life of one worker, and who may end it: the process that leads it, by SIGTERM, or by its own end.
+
+    The server's runtime must be told once only that it stops. Its handler puts a message into a channel that has room
+    for one, of which one is taken: it waits for room, with the interpreter's lock held, from the second call on while
+    the app still starts, from the third when it runs, and then no line of Python runs in the process any more. A
+    Ctrl-C gives several calls: the terminal sends it to every process, the leader sends SIGTERM, people press it again,
+    and uvloop may report one signal twice when two come together. So a worker that is led ignores SIGINT, which its
+    leader gets, too, and `_stop` lets the one through that it sends itself.
+
+    Whatever else might hang in a worker that ends: after the grace and `PARKING_SECONDS` it writes where each of its
+    threads is to stderr, and exits with 1. Nothing is lost by it: all state is in the store, and an upload that was
+    not parked goes on from its last part there.
+    """
+
     def __init__(self, config: Config, workers: int, metrics: Metrics) -> None:
         self._config = config
         self._workers = workers
@@ -48,6 +74,9 @@ class Lifetime:
         self._registry: Registry | None = None
         self._cut: asyncio.TimerHandle | None = None
         self._giving_up: asyncio.Task[None] | None = None
+        self._servers_handler: _Handler = None
+        """Of SIGINT, where this is a worker that is led."""
+        self._serving = False
         self.drain = Drain()
         self.handlers: Handlers | None = None
         """None until the registry is open."""
@@ -58,12 +87,14 @@ class Lifetime:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._take_signals()
                 try:
                     await self._open()
                 except StoreError as error:
                     _log.error("the store cannot be used", store=self._config.store.url, error=str(error))
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
+                asyncio.get_running_loop().call_later(_SERVING_AFTER, self._serve)
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 await self._close()
@@ -86,11 +117,14 @@ class Lifetime:
             catalog=config.catalog.enabled,
             presign_expires=config.delivery.presign_expires,
         )
+
+    def _take_signals(self) -> None:
+        """From the start on: a store may take its time to answer, and who waits for it may press Ctrl-C."""
         loop = asyncio.get_running_loop()
-        # The server takes SIGINT as its signal to stop accepting and to wait for what is running.
         loop.add_signal_handler(signal.SIGTERM, self._stop)
         parent = multiprocessing.parent_process()
         if parent is not None:
+            self._servers_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             # Its end can be read where it died of SIGKILL, too: a worker that nobody leads must not hold the port.
             loop.add_reader(parent.sentinel, self._orphaned)
 
@@ -99,12 +133,34 @@ class Lifetime:
         if self.drain.stopping:
             return
         self.drain.stopping = True
+        grace = self._config.limits.shutdown_grace
+        if self._servers_handler is not None:
+            # A thread that needs no lock of the interpreter, which may be what never comes free.
+            faulthandler.dump_traceback_later(grace + PARKING_SECONDS, exit=True, file=2)
         loop = asyncio.get_running_loop()
-        self._cut = loop.call_later(self._config.limits.shutdown_grace, self.drain.cut_off)
+        self._cut = loop.call_later(grace, self.drain.cut_off)
         if self._registry is not None:
             # Those who wait for a verification are answered at once, and ask a replica that stays.
             self._giving_up = loop.create_task(self._registry.parallel.close())
-        os.kill(os.getpid(), signal.SIGINT)
+        if self._serving:
+            self._stop_accepting()
+
+    def _serve(self) -> None:
+        self._serving = True
+        if self.drain.stopping:
+            self._stop_accepting()
+
+    def _stop_accepting(self) -> None:
+        """Sends this process SIGINT, the server's signal to stop accepting and to wait for what is running: once.
+
+        The server's handler is put in for that alone: Python calls it before `signal.raise_signal` returns, and the
+        loop has been woken by then.
+        """
+        if self._servers_handler is not None:
+            signal.signal(signal.SIGINT, self._servers_handler)
+        signal.raise_signal(signal.SIGINT)
+        if self._servers_handler is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _orphaned(self) -> None:
         parent = multiprocessing.parent_process()
