@@ -138,7 +138,8 @@ def ground(request: pytest.FixtureRequest) -> Ground:
 def stopped_at_half(running: Running, by: signal.Signals) -> Outcome:
     """The command, ended when half of the bytes arrived."""
     already = running.wait_moved(HALF)
-    assert already < 0.8 * SIZE, "there was no half to stop it at"
+    # Two parts may have arrived at once.
+    assert already < 0.9 * SIZE, "there was nothing left to stop it at"
     if by is signal.SIGKILL:
         outcome = running.kill()
         assert outcome.status == -signal.SIGKILL
