@@ -52,7 +52,7 @@ def large(ground: Ground) -> Sequence[Row]:
     for number in range(ground.scale.rounds):
         with ground.on_s3(expected=6 * ground.scale.large) as (pair, _):
             pushes.run(pair, number)
-    return pushes.rows(Target(ratio=10))
+    return pushes.rows(Target(ratio=10), Target(ratio=1))
 
 
 def folder(ground: Ground) -> Sequence[Row]:
@@ -60,7 +60,7 @@ def folder(ground: Ground) -> Sequence[Row]:
     for number in range(ground.scale.rounds):
         with ground.on_folders() as pair:
             pushes.run(pair, number)
-    return pushes.rows(NO_TARGET)
+    return pushes.rows(NO_TARGET, NO_TARGET)
 
 
 class _Pushes:
@@ -91,11 +91,11 @@ class _Pushes:
                     f"last request {pushed.commit:.3f} s, CPU {cpu:.2f} s/GiB"
                 )
 
-    def rows(self, commit: Target) -> list[Row]:
+    def rows(self, commit: Target, cpu: Target) -> list[Row]:
         size, where = shown(self._ground.scale.large), self._where
         found = [self._commits.row(f"commit of {size} on {where}: the PUT after the PATCH", "s", commit)]
         for way, title in WAYS.items():
-            found.append(self._cpu[way].row(f"CPU of the server, push to {where}: {title}", "s/GiB", Target(ratio=1)))
+            found.append(self._cpu[way].row(f"CPU of the server, push to {where}: {title}", "s/GiB", cpu))
         for way, title in WAYS.items():
             found.append(self._rates[way].row(f"push of {size} to {where}: {title}", "MiB/s", more_is_better=True))
         return found

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from bucketry.registry import sharing
 from bucketry.registry.sharing import SharedReads
 
 
@@ -66,8 +67,52 @@ async def test_nothing_is_kept_between_reads() -> None:
     source.value = 5
     assert await shared.get("k") == 5
     await turn()
-    assert shared._following == {}
+    assert shared._herds == {}
     assert shared._readings == set()
+
+
+async def test_a_herd_that_comes_back_gathers_for_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one read for the first that is back, and one for all others."""
+    monkeypatch.setattr(sharing, "GATHER", 0.3)
+    source = Source()
+    source.gate.set()
+    shared = SharedReads(source.read)
+
+    async def client() -> None:
+        for _ in range(10):
+            await shared.get("k")
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(client() for _ in range(8)))
+
+    assert source.reads == 1 + 10  # the first one alone, then all that were there
+
+
+async def test_who_does_not_come_back_is_not_waited_for_long() -> None:
+    source = Source()
+    source.gate.set()
+    shared = SharedReads(source.read)
+    await asyncio.gather(*(shared.get("k") for _ in range(8)))
+
+    async with asyncio.timeout(20):
+        assert await shared.get("k") == 0
+        while shared._herds:
+            await asyncio.sleep(sharing.GATHER)
+
+
+async def test_who_is_alone_waits_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "GATHER", 60.0)
+    source = Source()
+    source.gate.set()
+    shared = SharedReads(source.read)
+
+    async with asyncio.timeout(20):
+        for _ in range(20):
+            await shared.get("k")
+
+    assert source.reads == 20
+    await turn()
+    assert shared._herds == {}
 
 
 async def test_keys_do_not_wait_for_each_other() -> None:
@@ -126,7 +171,7 @@ async def test_an_error_that_nobody_waits_for_any_more_is_no_complaint() -> None
     source.gate.set()
     await turn()
 
-    assert shared._following == {}
+    assert shared._herds == {}
 
 
 async def test_at_random_nobody_is_answered_from_before_he_asked() -> None:
