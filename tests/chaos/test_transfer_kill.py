@@ -292,6 +292,8 @@ def assert_nothing_looks_whole(target: Path, form: str, image: Image, client: Mo
 LOADING = """
 import signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell starts what runs in the background without one.
+
 class Interrupted:
     def find_spec(self, name, path, target=None):
         if name == "bucketry.cli.app":

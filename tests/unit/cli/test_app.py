@@ -75,7 +75,7 @@ def test_help_says_what_how_and_by_default(
         (["serve", "--set", "upload.part_size"], 2, "write SECTION.KEY=VALUE"),
         (["serve", "--set", "upload.partsize=1"], 2, "did you mean upload.part_size?"),
         (["serve", "--config", "/nonexistent/bucketry.toml"], 2, "No such file"),
-        (["serve", "--store", "s4://bucket"], 2, "there are no s4: stores"),
+        (["serve", "--store", "s4://bucket", "--listen", "127.0.0.1:0"], 2, "there are no s4: stores"),
         (["doctor", "https://s3.example/bucket"], 2, "store.endpoint"),
         (["doctor", "s3://user:hush@bucket"], 2, "credentials"),
         (["doctor", "/dev/null/folder"], 1, "/dev/null"),
