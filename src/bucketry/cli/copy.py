@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bucketry.cli.moving import OutputOptions, SpeedOptions, run, settings, tag_to_write
+from bucketry.cli.moving import OnePlatform, OutputOptions, Referrers, SpeedOptions, run, settings, tag_to_write
 from bucketry.cli.options import Common, ConfigOptions, store_options
 
 if TYPE_CHECKING:
@@ -38,13 +38,8 @@ def copy(
     /,
     *,
     all_tags: Annotated[bool, Parameter(negative=(), help="Every tag of the source, under the same names.")] = False,
-    platform: Annotated[
-        str | None,
-        Parameter(metavar="OS/ARCH", help="One image of an index, such as `linux/amd64`. Default: the whole index."),
-    ] = None,
-    referrers: Annotated[
-        bool, Parameter(negative=(), help="Take signatures, SBOMs and whatever else refers to the image along.")
-    ] = False,
+    platform: OnePlatform = None,
+    referrers: Referrers = False,
     insecure: Annotated[
         bool, Parameter(negative=(), help="Allow plain http to registries that are not on this machine.")
     ] = False,

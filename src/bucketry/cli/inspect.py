@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from bucketry.cli.moving import Insecure
 from bucketry.cli.options import Common, ConfigOptions, store_options
 from bucketry.cli.output import write, write_json
 
@@ -49,9 +50,7 @@ def inspect(
     ] = None,
     raw: Annotated[bool, Parameter(negative=(), help="Print the manifest's exact bytes.")] = False,
     json: Annotated[bool, Parameter(negative=(), help="Print the answer as JSON.")] = False,
-    insecure: Annotated[
-        bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
-    ] = False,
+    insecure: Insecure = False,
     config: ConfigOptions = ConfigOptions(),  # noqa: B008 (frozen)
     common: Common = Common(),  # noqa: B008
 ) -> int:

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import Group, Parameter
 
@@ -22,6 +22,18 @@ SPEED = Group("Speed", sort_key=1)
 OUTPUT = Group("Output", sort_key=3)
 
 INTERRUPTED, TERMINATED = 130, 143
+
+
+Insecure: TypeAlias = Annotated[
+    bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
+]
+Referrers: TypeAlias = Annotated[
+    bool, Parameter(negative=(), help="Take signatures, SBOMs and whatever else refers to the image along.")
+]
+OnePlatform: TypeAlias = Annotated[
+    str | None,
+    Parameter(metavar="OS/ARCH", help="One image of an index, such as `linux/amd64`. Default: the whole index."),
+]
 
 
 @Parameter(name="*", group=SPEED)

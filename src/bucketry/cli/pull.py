@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bucketry.cli.moving import OutputOptions, SpeedOptions, run, settings
+from bucketry.cli.moving import Insecure, OutputOptions, SpeedOptions, run, settings
 from bucketry.cli.options import Common, ConfigOptions, store_options
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def pull(
     all_platforms: Annotated[
         bool, Parameter(negative=(), help="The whole index, into `oci:` or `oci-archive:`.")
     ] = False,
-    insecure: Annotated[
-        bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
-    ] = False,
+    insecure: Insecure = False,
     speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen)
     output: OutputOptions = OutputOptions(),  # noqa: B008
     config: ConfigOptions = ConfigOptions(),  # noqa: B008

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bucketry.cli.moving import OutputOptions, SpeedOptions, run, settings, tag_to_write
+from bucketry.cli.moving import (
+    Insecure,
+    OnePlatform,
+    OutputOptions,
+    Referrers,
+    SpeedOptions,
+    run,
+    settings,
+    tag_to_write,
+)
 from bucketry.cli.options import Common, ConfigOptions, store_options
 
 if TYPE_CHECKING:
@@ -55,16 +64,9 @@ def push(
             "Default: `gzip`",
         ),
     ] = "gzip",
-    platform: Annotated[
-        str | None,
-        Parameter(metavar="OS/ARCH", help="One image of an index, such as `linux/amd64`. Default: the whole index."),
-    ] = None,
-    referrers: Annotated[
-        bool, Parameter(negative=(), help="Take signatures, SBOMs and whatever else refers to the image along.")
-    ] = False,
-    insecure: Annotated[
-        bool, Parameter(negative=(), help="Allow plain http to a registry that is not on this machine.")
-    ] = False,
+    platform: OnePlatform = None,
+    referrers: Referrers = False,
+    insecure: Insecure = False,
     speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen)
     output: OutputOptions = OutputOptions(),  # noqa: B008
     config: ConfigOptions = ConfigOptions(),  # noqa: B008
