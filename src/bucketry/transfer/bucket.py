@@ -17,7 +17,7 @@ from bucketry.oci import errors as oci
 from bucketry.registry import Blob, Chunk, Registry, layout
 from bucketry.store import contract as store
 from bucketry.store.open import StoreNameInvalid
-from bucketry.transfer.contract import Buffer, RawManifest
+from bucketry.transfer.contract import Buffer, RawManifest, is_list_of
 from bucketry.transfer.crew import closing
 from bucketry.transfer.errors import (
     ContentMismatch,
@@ -276,9 +276,7 @@ class BucketBlob:
             found = Checkpoints.parse(encoded)
         except (oci.OCIError, store.StoreError, ValueError):
             return None
-        wanted = self._blob.parsed
-        same = (wanted.algorithm, wanted.hex, self._blob.size) == ("sha256", found.digest, found.size)
-        return found if same else None
+        return found if is_list_of(found, self._blob) else None
 
 
 class BucketUpload:

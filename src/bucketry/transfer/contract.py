@@ -41,6 +41,12 @@ class RawManifest:
         return Descriptor(media_type=self.media_type, digest=str(self.digest), size=len(self.body))
 
 
+def is_list_of(checkpoints: Checkpoints, blob: Descriptor) -> bool:
+    """Whether the checkpoints say that they are of just this blob; its bytes are still to be verified by them."""
+    wanted = blob.parsed
+    return (wanted.algorithm, wanted.hex, blob.size) == ("sha256", checkpoints.digest, checkpoints.size)
+
+
 class BlobReader(Protocol):
     """The bytes of one blob. They are not verified: whoever reads them does that."""
 

@@ -16,7 +16,7 @@ from functools import partial
 from bucketry import hashing
 from bucketry.hashing import SEGMENT, Checkpoints, Hasher, SegmentCheck
 from bucketry.oci import Descriptor
-from bucketry.transfer.contract import BlobReader, Slot
+from bucketry.transfer.contract import BlobReader, Slot, is_list_of
 from bucketry.transfer.crew import closing, crew, in_thread
 from bucketry.transfer.errors import ContentMismatch, Refused
 from bucketry.transfer.events import Again, Moved, Resumed, Verified
@@ -78,12 +78,7 @@ class Landing:
             await _Followed(self).land()
 
     def _usable(self, checkpoints: Checkpoints) -> bool:
-        wanted = self._blob.parsed
-        return (
-            hashing.resumable()
-            and (wanted.algorithm, wanted.hex, self._blob.size) == ("sha256", checkpoints.digest, checkpoints.size)
-            and checkpoints.segment >= SMALLEST_SEGMENT
-        )
+        return hashing.resumable() and is_list_of(checkpoints, self._blob) and checkpoints.segment >= SMALLEST_SEGMENT
 
     def entry(self, segment: int) -> Entry:
         about = (self._slot.path, str(self._slot.offset), self._blob.digest, str(self._blob.size), str(segment))

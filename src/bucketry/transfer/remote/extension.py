@@ -15,7 +15,7 @@ from yarl import URL
 from bucketry.hashing import MAX_ENCODED, Checkpoints
 from bucketry.oci import Descriptor, Digest
 from bucketry.transfer import wire
-from bucketry.transfer.contract import Buffer
+from bucketry.transfer.contract import Buffer, is_list_of
 from bucketry.transfer.errors import ContentMismatch, NotAuthenticated, PartLost, Refused, TransferError, Unreachable
 from bucketry.transfer.remote.address import resolve
 from bucketry.transfer.remote.answer import Answer, clean
@@ -122,8 +122,7 @@ class Extension:
 
     async def checkpoints(self, blob: Descriptor) -> Checkpoints | None:
         """Those of a blob; None where there are none that are of use, whatever the reason is."""
-        digest = blob.parsed
-        if digest.algorithm != "sha256":
+        if blob.parsed.algorithm != "sha256":
             return None
         limit = min(MAX_ENCODED, _HEADER + _STATE * -(-blob.size // MIN_SEGMENT))
         try:
@@ -143,9 +142,7 @@ class Extension:
             found = Checkpoints.parse(body)
         except ValueError:
             return None
-        fits = (found.digest, found.size) == (digest.hex, blob.size) and (
-            found.segment >= MIN_SEGMENT or found.count == 1
-        )
+        fits = is_list_of(found, blob) and (found.segment >= MIN_SEGMENT or found.count == 1)
         return found if fits else None
 
     async def _discover(self, purpose: Purpose) -> bool:
