@@ -14,6 +14,9 @@ without empty, ``.`` or ``..`` segments. What every backend promises:
   byte order; the order of names with ``/`` is the backend's own, but the same on every page.
 - **Bulk keys** (`BULK_PREFIX`) hold blob bytes: written once under a random name, by one ``put`` or one multipart
   upload, with no metadata and no content type of their own.
+- **Foreign keys** (`FOREIGN_PREFIX`) hold the plain bytes that another program wrote, in a tree of its own. They can be
+  read, listed and presigned like any other, with the content type `OCTET_STREAM` and no metadata where the backend
+  knows none; every write and every deletion there is a ``ValueError``.
 - **Presigned URLs** let anyone who has one do one thing until it expires, whatever happens to the store's callers
   meanwhile: a part may arrive twice under one number, and at any time. Once its upload was completed or aborted a part
   changes nothing. So what came by a URL is judged by what is in the completed object, never by what was said of it.
@@ -47,6 +50,9 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 BULK_PREFIX = "data/"
 """Keys below it hold blob bytes and nothing else."""
+
+FOREIGN_PREFIX = "docker/registry/v2/"
+"""Keys below it are another program's: read, never written (docs/rfcs/0005-adoption.md)."""
 
 MIN_PART = 5 * 1024 * 1024
 """Bytes: the smallest part S3 takes, but for the last."""
