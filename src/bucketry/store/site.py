@@ -4,11 +4,11 @@ A store (`bucketry.store.contract`) is private to bucketry, and its keys and fil
 read by others: each file has exactly its path, its bytes, and, where the place can keep them, the headers to serve it
 with. It knows no OCI. What every backend promises:
 
-- **Paths** are 1 to 900 characters of ``[A-Za-z0-9._~:@-]`` and ``/``, without empty, ``.`` or ``..`` segments, and none
-  begins with `PRIVATE`. In a folder no path may be below another file: `PathTaken` where it would be.
+- **Paths** are 1 to 900 characters of ``[A-Za-z0-9._~:@-]`` and ``/``, without empty, ``.`` or ``..`` segments, and
+  none begins with `PRIVATE`. In a folder no path may be below another file: `PathTaken` where it would be.
 - **Atomic.** A reader sees the old file or the new one, whole; what was acknowledged survives a crash.
-- **Conditions** as in the store's contract, where ``conditional`` is true; else they are checked before the write, which
-  another writer may overtake.
+- **Conditions** as in the store's contract, where ``conditional`` is true; else they are checked before the write,
+  which another writer may overtake.
 - **Listing** gives each file whose path begins with a prefix, once, in the backend's order.
 
 All raise `bucketry.store.contract.StoreError`, and `ValueError` for a path that cannot be.
