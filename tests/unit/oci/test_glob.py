@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bucketry.oci.errors import NameInvalid
+from bucketry.oci.glob import RepositoryGlob
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matched", "others"),
+    [
+        ("team/app", ["team/app"], ["team/app2", "team/app/x", "xteam/app"]),
+        ("team/*", ["team/a", "team/a-b"], ["team", "team/a/b", "teams/a"]),
+        ("team/**", ["team", "team/a", "team/a/b"], ["teams/a", "x/team/a"]),
+        ("**/app", ["app", "a/app", "a/b/app"], ["xapp", "app/x"]),
+        ("*", ["a", "a.b"], ["a/b"]),
+        ("**", ["a", "a/b/c"], []),
+        ("a?c", ["abc"], ["ac", "a/c", "abbc"]),
+        ("a/**/b", ["a/b", "a/x/b", "a/x/y/b"], ["ab", "a/xb"]),
+        ("a.c", ["a.c"], ["abc"]),
+        ("team-*/app", ["team-x/app", "team-/app"], ["team-x/y/app"]),
+    ],
+)
+def test_a_pattern_matches_these_and_not_others(pattern: str, matched: list[str], others: list[str]) -> None:
+    glob = RepositoryGlob(pattern)
+    assert [glob.matches(name) for name in matched] == [True] * len(matched)
+    assert [glob.matches(name) for name in others] == [False] * len(others)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "prefix", "literal"),
+    [
+        ("team/app", "team/app", "team/app"),
+        ("team/*", "team", None),
+        ("team/**", "team", None),
+        ("team/a*/b", "team", None),
+        ("te*", "", None),
+        ("a/b/c?", "a/b", None),
+    ],
+)
+def test_the_prefix_is_what_all_that_match_begin_with(pattern: str, prefix: str, literal: str | None) -> None:
+    glob = RepositoryGlob(pattern)
+    assert (glob.prefix, glob.literal) == (prefix, literal)
+
+
+@pytest.mark.parametrize("pattern", ["", "Team/*", "/team", "a//b", "a b", "a" * 256, "team/[ab]", "täm"])
+def test_what_no_repository_can_match_is_refused(pattern: str) -> None:
+    with pytest.raises(NameInvalid, match="such as team/"):
+        RepositoryGlob(pattern)
+
+
+@given(
+    st.text("ab/*?", min_size=1, max_size=12).filter(lambda text: "//" not in text and text[0] != "/"),
+    st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3).map("/".join),
+)
+def test_what_matches_has_the_prefix(pattern: str, name: str) -> None:
+    glob = RepositoryGlob(pattern)
+    if glob.matches(name) and glob.prefix:
+        assert name == glob.prefix or name.startswith(f"{glob.prefix}/")
