@@ -294,6 +294,38 @@ def test_a_layer_compressed_again_has_the_same_digest_and_is_not_sent_again(
     assert json.loads(reader.manifest(f"{repository}/elsewhere", "v1"))["layers"] == layers
 
 
+def test_of_an_image_that_was_built_on_another_only_what_is_new_is_sent(
+    local_registry: Registry, client: Mover, engine: Client, repository: str, tmp_path: Path
+) -> None:
+    base = make_image(seed=32, sizes=(300, 9 * MIB, 3 * MIB))
+    name = f"{local_registry.host}/{repository}"
+    load(engine, base, "built/on:v1", tmp_path)
+    client("push", "docker-daemon:built/on:v1", f"{name}:v1")
+    (tmp_path / "new").write_bytes(bytes(200_000))
+    container = engine("create", "built/on:v1", "command").strip()
+    try:
+        engine("cp", tmp_path / "new", f"{container}:/new")
+        engine("commit", container, "built/on:v2")
+        diff_ids = inspect(engine, "built/on:v2")["RootFS"]["Layers"]
+        second = client("push", "docker-daemon:built/on:v2", f"{name}:v2")
+    finally:
+        engine("rm", container)
+    engine("rmi", "built/on:v1", "built/on:v2")
+
+    reader = local_registry.reader
+    before, after = (json.loads(reader.manifest(repository, tag))["layers"] for tag in ("v1", "v2"))
+    assert diff_ids[:-1] == base.diff_ids
+    assert after[:-1] == before
+    assert digest_of(gzip.decompress(reader.blob(repository, after[-1]["digest"]))) == diff_ids[-1]
+    layers = {event["item"] for event in second.of("found") if event["kind"] == "layer"}
+    skipped = {event["item"]: event for event in second.of("skipped")}
+    (new,) = layers - skipped.keys()
+    assert {event["why"] for event in skipped.values()} == {"already there"}
+    assert sorted(event["size"] for event in skipped.values()) == sorted(layer["size"] for layer in before)
+    assert {event["item"] for event in second.of("read")} == {new}
+    assert second.ended["moved"] < 50_000
+
+
 def test_layers_of_zstd_come_back_where_docker_has_no_zstd(
     local_registry: Registry,
     client: Mover,

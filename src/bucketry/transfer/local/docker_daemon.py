@@ -23,12 +23,14 @@ from bucketry.transfer.local.docker_archive_filling import DockerArchiveFilling
 from bucketry.transfer.local.docker_engine import DockerEngine
 from bucketry.transfer.local.saved import docker_name
 from bucketry.transfer.local.saved_stream import SavedStream
+from bucketry.transfer.local.v1_ids import V1Names
 
 READS_ZSTD: Final = (1, 42)
 """The API version of Docker 23, the first that loads layers of zstd."""
 
 _ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
-_BLOB: Final = "blobs/sha256/"
+_BY_DIGEST: Final = ("blobs/sha256/{}", "{}.tar")
+"""An uncompressed layer, as Docker since 25 and Podman's engine name it."""
 
 
 class DockerImage:
@@ -58,12 +60,16 @@ class DockerImage:
 
     async def layers(self) -> AsyncIterator[SavedLayer]:
         # Asked for first, so that a name that is not there is said before the engine prepares anything.
-        known = {_BLOB + diff_id.hex: diff_id for diff_id in await self.diff_ids()}
+        diff_ids = await self.diff_ids()
+        digests = {name.format(diff_id.hex): diff_id for diff_id in diff_ids for name in _BY_DIGEST}
+        names = V1Names(diff_ids)
         stream = SavedStream(self._engine.export(self._image), self.name)
         try:
             async for layer in stream.layers():
-                # Newer engines call an uncompressed layer by its digest.
-                yield replace(layer, diff_id=known.get(layer.path))
+                # Older engines call a layer by what binds its digest. Whoever passes one over for its name gets no
+                # other image by that: in the end each is held against the config's list.
+                known = digests.get(layer.path) or names.diff_id(layer.path, stream.documents)
+                yield replace(layer, diff_id=known)
             self._contents = Streamed(stream, self.name)
         finally:
             await stream.close()

@@ -7,18 +7,22 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from tests.support.daemons import short_folder
 from tests.support.images import OCI_MANIFEST, Image, make_image, to_json, write_docker_archive
 from tests.support.tools import run, tool
+from tests.unit.transfer.fakes import Clockwork, Heard, MemoryTarget, settings
 from tests.unit.transfer.local.engine import FakeEngine, runner_of, says, serving
 from tests.unit.transfer.local.filled import begin, blobs, described, fill, land, put, raw
-from tests.unit.transfer.local.tars import END, entry, read_all, saved, tar
+from tests.unit.transfer.local.tars import END, entry, listing, read_all, saved, tar
 
+from bucketry.oci import Digest
 from bucketry.transfer.errors import (
     ImageMissing,
     Misconfigured,
@@ -30,8 +34,11 @@ from bucketry.transfer.errors import (
     TransferError,
     Unreachable,
 )
+from bucketry.transfer.events import Read
 from bucketry.transfer.local.docker_daemon import DockerFilling, DockerImage
 from bucketry.transfer.local.docker_engine import DockerEngine, EngineAddress, find_engine
+from bucketry.transfer.local.v1_ids import chain_ids, v1_id
+from bucketry.transfer.push import push
 
 IMAGE = make_image(41, (300, 3_000_000))
 OTHER = make_image(42, (400,))
@@ -288,15 +295,18 @@ async def test_a_stream_that_is_not_what_it_says_is_refused(what: str, short: Pa
             await read_all(DockerImage(engine, "app:v1"))
 
 
-async def test_newer_engines_say_which_layer_it_is_before_it_is_read(short: Path) -> None:
+@pytest.mark.parametrize(("config", "layer"), [("blobs/sha256/{}", "blobs/sha256/{}"), ("{}.json", "{}.tar")])
+async def test_newer_engines_say_which_layer_it_is_before_it_is_read(config: str, layer: str, short: Path) -> None:
+    """The first as Docker, the other as Podman."""
     files = {
-        f"blobs/sha256/{IMAGE.config.digest[7:]}": IMAGE.config.data,
-        **{f"blobs/sha256/{digest[7:]}": data for digest, data in zip(IMAGE.diff_ids, IMAGE.tars, strict=True)},
+        config.format(IMAGE.config.digest[7:]): IMAGE.config.data,
+        **{layer.format(digest[7:]): data for digest, data in zip(IMAGE.diff_ids, IMAGE.tars, strict=True)},
     }
-    config, *layers = files
-    listing = json.dumps([{"Config": config, "RepoTags": ["app:v1"], "Layers": layers}]).encode()
+    first, *layers = files
     fake = FakeEngine("1.48")
-    await stream(fake, tar({**files, "manifest.json": listing}))
+    await stream(
+        fake, tar({**files, "manifest.json": listing({"Config": first, "RepoTags": ["app:v1"], "Layers": layers})})
+    )
 
     async with serving(fake, short) as engine:
         source = DockerImage(engine, "app:v1")
@@ -305,6 +315,119 @@ async def test_newer_engines_say_which_layer_it_is_before_it_is_read(short: Path
 
     assert found == IMAGE.diff_ids
     assert fake.asked[:3] == ["GET /_ping", "GET /v1.48/images/app:v1/json", "GET /v1.48/images/app:v1/get"]
+
+
+async def test_older_engines_say_which_layer_it_is_before_it_is_read(
+    engine: DockerEngine, docker_host: str, tmp_path: Path
+) -> None:
+    """The first and the last are the same layer: the last is a link."""
+    first = make_image(45, (300, 70_000, 5_000))
+    image = repeated(first)
+    load(docker_host, image, "daemon/names:v1", tmp_path)
+    source = DockerImage(engine, "daemon/names:v1")
+    found = {}
+    try:
+        async for layer in source.layers():
+            data = b"".join([piece async for piece in layer.read()])
+            found[layer.path] = (str(layer.diff_id), f"sha256:{hashlib.sha256(data).hexdigest()}")
+        config = await source.config()
+    finally:
+        docker(docker_host, "rmi", "daemon/names:v1")
+
+    assert all(said == real for said, real in found.values())
+    assert [found[config.aliases.get(path, path)][0] for path in config.layers] == image.diff_ids
+    assert len(found) == 3
+
+
+def repeated(image: Image) -> Image:
+    """With its lowest layer as the uppermost, too."""
+    config = json.loads(image.config.data)
+    config["rootfs"]["diff_ids"].append(image.diff_ids[0])
+    config["history"].append(config["history"][0])
+    return replace(image, config=to_json(config, "application/json"), tars=(*image.tars, image.tars[0]))
+
+
+EMPTY: dict[str, msgspec.Raw] = {"created": msgspec.Raw(b'"1970-01-01T00:00:00Z"')}
+
+
+def named(image: Image, order: Sequence[int] | None = None) -> dict[str, bytes]:
+    """What an older engine saves, its layers listed in another ``order``."""
+    files, layers, below = {}, [], None
+    diff_ids = tuple(map(Digest.parse, image.diff_ids))
+    for chain_id, data in zip(chain_ids(diff_ids), image.tars, strict=True):
+        parent: dict[str, str] = {} if below is None else {"parent": below}
+        below = v1_id(EMPTY, chain_id, below)
+        layers.append(f"{below}/layer.tar")
+        files[f"{below}/json"] = json.dumps({"created": "1970-01-01T00:00:00Z", **parent}).encode()
+        files[layers[-1]] = data
+    listed = [layers[i] for i in order or range(len(layers))]
+    config = image.config.digest[7:] + ".json"
+    entry_ = {"Config": config, "RepoTags": ["app:v1"], "Layers": listed}
+    return {**files, config: image.config.data, "manifest.json": listing(entry_)}
+
+
+@pytest.mark.parametrize("files", [saved(IMAGE), {k: v for k, v in named(IMAGE).items() if not k.endswith("/json")}])
+async def test_a_layer_whose_name_says_nothing_is_one_to_read(files: dict[str, bytes], short: Path) -> None:
+    fake = FakeEngine()
+    await stream(fake, tar(files))
+
+    async with serving(fake, short) as engine:
+        assert [layer.diff_id async for layer in DockerImage(engine, "app:v1").layers()] == [None, None]
+
+
+async def sent(files: dict[str, bytes], target: MemoryTarget, short: Path, cache: Path) -> Heard:
+    fake, heard = FakeEngine(), Heard()
+    await stream(fake, tar(files))
+    async with serving(fake, short) as engine:
+        image = DockerImage(engine, "app:v1")
+        await push(
+            image,
+            target,
+            tag="v1",
+            settings=settings(cache),
+            listen=heard,
+            timing=Clockwork().timing,
+            clock=lambda: 1e9,
+        )
+    return heard
+
+
+async def test_a_layer_that_is_there_is_passed_over_by_its_name(short: Path, tmp_path: Path) -> None:
+    target = MemoryTarget()
+    files = named(IMAGE)
+    small, large = (path for path in files if path.endswith("layer.tar"))
+    await sent(files, target, short, tmp_path)
+    (digest,) = (layer.digest for layer in target.by_tag["v1"].parsed.layers[:1])
+    del target.blobs[digest]
+
+    heard = await sent(files, target, short, tmp_path)
+
+    assert [event.item for event in heard.events if isinstance(event, Read)] == [small]
+    assert large in heard.skipped()
+    assert digest in target.blobs
+
+
+async def test_a_layer_that_was_passed_over_gets_no_other_place_in_the_image(short: Path, tmp_path: Path) -> None:
+    target = MemoryTarget()
+    await sent(named(IMAGE), target, short, tmp_path)
+    del target.blobs[target.by_tag["v1"].parsed.layers[0].digest]
+    target.by_tag.clear()
+
+    with pytest.raises(SourceDamaged, match="its config says"):
+        await sent(named(IMAGE, order=[1, 0]), target, short, tmp_path)
+
+    assert target.by_tag == {}
+
+
+async def test_a_layer_that_is_not_what_its_name_says_is_refused(short: Path, tmp_path: Path) -> None:
+    files = named(IMAGE)
+    *_, large = (path for path in files if path.endswith("layer.tar"))
+    target = MemoryTarget()
+
+    with pytest.raises(SourceDamaged, match="its config says"):
+        await sent({**files, large: OTHER.tars[0]}, target, short, tmp_path)
+
+    assert target.by_tag == {}
 
 
 async def test_a_layer_that_has_passed_is_not_given(short: Path) -> None:
