@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.store.helpers import keys_of, read_all, winners
 
-from bucketry.store import local as local_module
+from bucketry.store import folder_threads
 from bucketry.store.contract import (
     IF_ABSENT,
     AccessDenied,
@@ -194,7 +194,7 @@ async def test_a_queued_write_that_is_cancelled_never_happens(store: LocalStore,
         fcntl.flock(lock, fcntl.LOCK_EX)
         busy = [
             asyncio.create_task(store.put_part("data/a", upload_id, number, b"x", offset=4))
-            for number in range(1, local_module.THREADS + 1)
+            for number in range(1, folder_threads.THREADS + 1)
         ]
         await asyncio.sleep(0.05)
         queued = asyncio.create_task(store.put("a", b"x"))

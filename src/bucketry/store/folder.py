@@ -22,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bucketry.store.contract import (
     BULK_PREFIX,
@@ -79,6 +80,8 @@ class OpenObject:
 
 class Folder:
     """``clock`` gives POSIX seconds, ``random`` that many random bytes."""
+
+    private: ClassVar[tuple[str, ...]] = (TEMPORARY, LOCKS, UPLOADS)
 
     def __init__(self, root: str, *, fsync: bool, clock: Callable[[], float], random: Callable[[int], bytes]) -> None:
         self.root = root
@@ -201,7 +204,7 @@ class Folder:
 
     def make_private(self) -> None:
         made = False
-        for name in (TEMPORARY, LOCKS, UPLOADS):
+        for name in self.private:
             try:
                 os.mkdir(f"{self.root}/{name}")
                 made = True
@@ -262,8 +265,8 @@ class Folder:
         return f"{self.root}/{TEMPORARY}/{self.random(16).hex()}"
 
     @contextmanager
-    def locked(self, kind: str, name: str) -> Iterator[None]:
-        """Holds one of a kind's striped locks, against other threads and other processes.
+    def locked(self, kind: str, name: str, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+        """Holds one of a kind's striped locks, against other threads and other processes; gives its open file.
 
         The kernel frees the locks of a process that dies.
         """
@@ -275,8 +278,8 @@ class Folder:
             self.make_private()
             fd = os.open(path, flags, 0o666)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(fd, how)
+            yield fd
         finally:
             os.close(fd)
 
