@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bucketry.cli.moving import Insecure, OutputOptions, SpeedOptions, run, settings
+from bucketry.cli.moving import Insecure, OutputOptions, Referrers, SpeedOptions, run, settings
 from bucketry.cli.options import Common, ConfigOptions, store_options
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ From a bucket, without a server; into files:
 
     bucketry pull s3://my-bucket/registry/app:v1
     bucketry pull registry.example.com/app:v1 docker-archive:app.tar
-    bucketry pull registry.example.com/app:v1 oci:layout:v1 --all-platforms
+    bucketry pull registry.example.com/app:v1 oci:layout:v1 --all-platforms --referrers
 """
 
 
@@ -54,6 +54,7 @@ def pull(
     all_platforms: Annotated[
         bool, Parameter(negative=(), help="The whole index, into `oci:` or `oci-archive:`.")
     ] = False,
+    referrers: Referrers = False,
     insecure: Insecure = False,
     speed: SpeedOptions = SpeedOptions(),  # noqa: B008 (frozen)
     output: OutputOptions = OutputOptions(),  # noqa: B008
@@ -78,7 +79,11 @@ def pull(
     whither = parse_place(f"docker-daemon:{own_name}" if dest is None else dest, role="pull to")
     if all_platforms and whither.kind not in ("oci", "oci-archive"):
         raise NameUnusable(f"{whither.text} holds one image: --all-platforms goes with oci: and oci-archive:")
-    chosen = settings(speed, platform=platform)
+    if referrers and whither.kind not in ("oci", "oci-archive"):
+        from bucketry.transfer.pull import no_place
+
+        raise no_place(whither.text)
+    chosen = settings(speed, platform=platform, referrers=referrers)
     options = store_options(config)
 
     async def work(listen: Listener) -> Ended:

@@ -238,6 +238,13 @@ class Slot:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A blob that need not land, for who reads the image has it. ``why``: so, in a few words for a person."""
+
+    why: str
+
+
 class Destination(Protocol):
     """Filled by several tasks at once; what is not finished leaves nothing that looks whole."""
 
@@ -248,18 +255,36 @@ class Destination(Protocol):
         """Says what will come: the root (an image or an index) and, below it, the manifests that were chosen."""
         ...
 
-    async def slot(self, blob: Descriptor) -> Slot | None:
-        """Where to write it; None where it is there already, whole. Raises `NoSpace`."""
+    async def slot(self, blob: Descriptor) -> Slot | Held | None:
+        """Where to write it; None where it is there already, whole. Raises `NoSpace`.
+
+        Configs are asked for first: a layer's slot may wait until the config of its image has landed.
+        """
         ...
 
     async def landed(self, blob: Descriptor) -> None:
         """The slot holds the blob's bytes, and they were verified."""
         ...
 
-    async def finish(self) -> None:
-        """All blobs landed: makes the image visible. Raises `TransferError`."""
+    async def finish(self) -> Sequence[Descriptor] | None:
+        """All blobs landed: makes the image visible. Raises `TransferError`.
+
+        Where it gives blobs, they were `Held` and are gone: they are to land, and then it is called again.
+        """
         ...
 
     async def abandon(self) -> None:
         """Removes what is of no use to a later run, and keeps what one can go on with."""
+        ...
+
+
+@runtime_checkable
+class ReferringDestination(Destination, Protocol):
+    """A `Destination` that has a place for what refers to an image, beside the image."""
+
+    def take_along(self, referring: Sequence[tuple[str | None, RawManifest]]) -> None:
+        """Said before `begin`: signatures, SBOMs and the like, with the tags that they are found by, if any.
+
+        Children come before their parents; the blobs of all of them come with those of the image.
+        """
         ...

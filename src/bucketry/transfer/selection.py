@@ -47,10 +47,11 @@ def this_platform() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """``below``: the manifests below the root, children before their parents."""
+    """``below``: the manifests below the root, children before their parents. ``of_index``: it was chosen of one."""
 
     root: RawManifest
     below: tuple[RawManifest, ...]
+    of_index: bool = False
 
     @property
     def all(self) -> tuple[RawManifest, ...]:
@@ -99,6 +100,7 @@ async def choose(work: Work, source: Source, reference: Digest | str | None, pla
         raise await missing(source, error) from error
     if isinstance(reference, Digest):
         _check_digest(source, root, reference)
+    of_index = False
     if platform is not None:
         wanted = parse_platform(platform)
         for _ in range(MOST_DEEP):
@@ -106,7 +108,8 @@ async def choose(work: Work, source: Source, reference: Digest | str | None, pla
                 break
             entry = pick(source, parsed(root), wanted, platform)
             root = await _manifest(work, source, entry.parsed)
-    return Chosen(root, await _below(work, source, root))
+            of_index = True
+    return Chosen(root, await _below(work, source, root), of_index)
 
 
 async def with_referrers(work: Work, source: Source, manifests: Iterable[RawManifest]) -> tuple[RawManifest, ...]:

@@ -62,6 +62,10 @@ class Work:
             self._skipped += event.size
         self._listen(event)
 
+    def take_back(self, skipped: Skipped) -> None:
+        """What was told to be skipped travels after all."""
+        self._skipped -= skipped.size or 0
+
     def again(self, item: str) -> Callable[[Unreachable], None]:
         """What tells that a piece of the item is tried again, of which nothing was counted."""
         return lambda error: self.tell(Again(item=item, why=str(error)))

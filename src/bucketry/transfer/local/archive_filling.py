@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -58,12 +58,22 @@ class ArchiveFilling:
         self.partial = path.with_name(path.name + ".partial")
         self._descriptor = -1
         self._offsets: dict[str, int] = {}
+        self._spans: dict[str, tuple[int, int]] = {}
         self._end = self._planned_end = 0
         self._is_new = False
 
-    async def begin(self, members: Sequence[Document | Place], *, more: int = 0) -> None:
-        """``more``: bytes that will be needed beside the tar. Raises `NoSpace`, `Refused`, `NameUnusable`."""
+    async def begin(self, members: Sequence[Document | Place], *, more: int | None = 0) -> None:
+        """``more``: bytes that will be needed beside the tar; None: whoever calls it asks `check_room` later.
+
+        Raises `NoSpace`, `Refused`, `NameUnusable`.
+        """
         await in_thread(self._begin, members, more)
+
+    async def check_room(self, more: int, without: Collection[str] = ()) -> None:
+        """As `begin` does, for a tar in which the blobs ``without`` never land. Raises `NoSpace`."""
+        needed = self._planned_end - sum(stop - start for start, stop in self._left_out(without))
+        with self._translated():
+            await in_thread(self._check_room, needed + more)
 
     async def slot(self, blob: Descriptor) -> Slot | None:
         """None where an earlier run has landed it."""
@@ -79,13 +89,16 @@ class ArchiveFilling:
         with self._translated():
             return await in_thread(os.pread, self._descriptor, blob.size, self._offsets[blob.digest])
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """All of the tar, once it is whole."""
+    async def pieces(self, without: Collection[str] = ()) -> AsyncIterator[bytes]:
+        """All of the tar, once it is whole, but for the members whose blobs are in ``without``."""
         size = self._end + len(_END)
-        for start in range(0, size, _PIECE):
-            with self._translated():
-                piece = await in_thread(os.pread, self._descriptor, min(_PIECE, size - start), start)
-            yield piece
+        begin = 0
+        for end, next_begin in (*self._left_out(without), (size, size)):
+            for start in range(begin, end, _PIECE):
+                with self._translated():
+                    piece = await in_thread(os.pread, self._descriptor, min(_PIECE, end - start), start)
+                yield piece
+            begin = next_begin
 
     async def append(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """A member whose size is not known before its end. Where it fails, the tar is as `begin` made it."""
@@ -102,11 +115,15 @@ class ArchiveFilling:
                 await in_thread(self._write, self._end, _END)
         except BaseException:
             # So that a later run finds its plan, and a full disk has room again.
-            self._end = self._planned_end
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._end)
-                self._write(self._end, _END)
+                self._rewind()
             raise
+
+    async def rewind(self) -> None:
+        """Takes back all that was appended."""
+        if self._end != self._planned_end:
+            with self._translated():
+                await in_thread(self._rewind)
 
     async def publish(self) -> None:
         """Gives it its name, once it is on the disk."""
@@ -136,15 +153,28 @@ class ArchiveFilling:
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return translated(f"cannot write {self._name}")
 
-    def _begin(self, members: Sequence[Document | Place], more: int) -> None:
+    def _rewind(self) -> None:
+        self._end = self._planned_end
+        os.ftruncate(self._descriptor, self._end)
+        self._write(self._end, _END)
+
+    def _left_out(self, digests: Collection[str]) -> list[tuple[int, int]]:
+        """From where to where these members are, in order."""
+        return sorted(self._spans[digest] for digest in digests if digest in self._spans)
+
+    def _check_room(self, needed: int) -> None:
+        check_room(self._path.parent, needed - allocated(self.partial), self._name)
+
+    def _begin(self, members: Sequence[Document | Place], more: int | None) -> None:
         planned: list[tuple[int, bytes]] = []
         position = 0
         for member in members:
             block = header(member.path, member.size)
             planned.append((position, block))
-            position += len(block)
+            begin, position = position, position + len(block)
             if isinstance(member, Place):
                 self._offsets[member.blob.digest] = position
+                self._spans[member.blob.digest] = (begin, position + padded(member.size))
             else:
                 planned.append((position, member.body))
             position += padded(member.size)
@@ -158,7 +188,8 @@ class ArchiveFilling:
             self._descriptor = open_locked(self.partial, str(self._path))
             self._is_new = not os.fstat(self._descriptor).st_size
             try:
-                check_room(self._path.parent, position + more - allocated(self.partial), self._name)
+                if more is not None:
+                    self._check_room(position + more)
                 if not self._is_as_planned(planned):
                     self._is_new = True
                     os.ftruncate(self._descriptor, 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,15 +36,19 @@ class DockerArchiveFilling:
     """A `bucketry.transfer.contract.Destination`. ``image``: what it is called once it is loaded.
 
     Without ``image``, the tag that `begin` is given is taken if it is a whole name. An image may have no name.
+    ``partly``: that `leave_out` is called once it is known what the archive need not hold, and room is looked for then.
     """
 
-    def __init__(self, path: Path, image: str | None = None, *, keep_zstd: bool = False) -> None:
+    def __init__(self, path: Path, image: str | None = None, *, keep_zstd: bool = False, partly: bool = False) -> None:
         self._path = path
         self._image = image
         self._keep_zstd = keep_zstd
+        self._partly = partly
         self.archive = ArchiveFilling(path, self.name)
         self._waiting: set[str] = set()
+        self._left_out: frozenset[str] = frozenset()
         self._loose: dict[str, Path] = {}
+        self._loose_sizes: dict[str, int] = {}
         self._image_manifest: RawManifest | None = None
 
     @property
@@ -52,12 +56,13 @@ class DockerArchiveFilling:
         return f"docker-archive:{self._path}" + (f":{self._image}" if self._image else "")
 
     async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
-        manifest = self._only_image(root, manifests)
+        manifest = only_image(root, manifests, self.name)
         name = self._image or (tag if tag is not None and ("/" in tag or ":" in tag) else None)
         config = manifest.parsed.config
         assert config is not None
         blobs = [config, *(blob for blob in blobs_of(manifest, ()) if blob.digest != config.digest)]
         loose = [blob for blob in blobs[1:] if self._is_loose(blob)]
+        self._loose_sizes = {blob.digest: blob.size for blob in loose}
         listing = {
             "Config": _config_path(config),
             "RepoTags": [docker_name(name)] if name else None,
@@ -69,8 +74,7 @@ class DockerArchiveFilling:
                 Place(_config_path(config), config),
                 *(Place(self._layer_path(blob), blob) for blob in blobs[1:] if blob not in loose),
             ],
-            # What they become is not known: this much is needed at least.
-            more=2 * sum(blob.size for blob in loose),
+            more=None if self._partly else self._beside(),
         )
         self._image_manifest = manifest
         self._waiting = {blob.digest for blob in blobs}
@@ -91,6 +95,17 @@ class DockerArchiveFilling:
     async def landed(self, blob: Descriptor) -> None:
         self._waiting.discard(blob.digest)
 
+    async def leave_out(self, digests: Collection[str]) -> None:
+        """Layers that `pieces` is to be without, and no others. Raises `NoSpace` for the rest."""
+        self._waiting |= self._left_out
+        self._left_out = frozenset(digests)
+        self._waiting -= self._left_out
+        await self.archive.check_room(self._beside(), self._left_out)
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The archive, once it is complete, without what was left out."""
+        return self.archive.pieces(self._left_out)
+
     async def complete(self) -> None:
         """All that `finish` does, but for giving the file its name."""
         if self._waiting:
@@ -100,12 +115,13 @@ class DockerArchiveFilling:
         assert manifest.config is not None
         if not self._loose:
             return
+        await self.archive.rewind()
         entry = Entry(_config_path(manifest.config), tuple(layer.digest for layer in manifest.layers))
         known = diff_ids(await self.archive.read(manifest.config), entry, self.name)
         # A layer may be in an image twice.
         for layer, diff_id in {pair[0].digest: pair for pair in zip(manifest.layers, known, strict=True)}.values():
             path = self._loose.get(layer.digest)
-            if path is not None:
+            if path is not None and layer.digest not in self._left_out:
                 await self.archive.append(self._layer_path(layer), _checked(path, layer, str(diff_id)))
 
     async def finish(self) -> None:
@@ -126,21 +142,9 @@ class DockerArchiveFilling:
                     path.unlink()
         await self.archive.abandon()
 
-    def _only_image(self, root: RawManifest, manifests: Sequence[RawManifest]) -> RawManifest:
-        """Of an index, the image that was chosen; what says how it was built has no place in such an archive."""
-        found = {
-            manifest.digest: manifest
-            for manifest in (root, *manifests)
-            if manifest.parsed.kind is Kind.IMAGE and _is_image(manifest)
-        }
-        if len(found) == 1:
-            return next(iter(found.values()))
-        if not found:
-            raise NameUnusable(f"this is no image that Docker could run, and {self.name} holds nothing else: use oci:")
-        raise NameUnusable(
-            f"{self.name} holds an image for one platform, and there are {len(found)}: choose one by --platform, "
-            "or use oci:"
-        )
+    def _beside(self) -> int:
+        """Bytes that layers need which are decompressed. What they become is not known: it is this much at least."""
+        return 2 * sum(size for digest, size in self._loose_sizes.items() if digest not in self._left_out)
 
     def _is_loose(self, layer: Descriptor) -> bool:
         return not self._keep_zstd and compression_of(layer.media_type) == "zstd"
@@ -151,6 +155,25 @@ class DockerArchiveFilling:
         kind = "none" if self._is_loose(layer) else compression_of(layer.media_type)
         ending = {"gzip": ".tar.gz", "zstd": ".tar.zst"}.get(kind, ".tar")
         return layer.parsed.hex[:64] + ending
+
+
+def only_image(root: RawManifest, manifests: Sequence[RawManifest], name: str) -> RawManifest:
+    """Of an index, the image that was chosen; what says how it was built has no place where Docker's images go.
+
+    ``name``: of the destination. Raises `NameUnusable`.
+    """
+    found = {
+        manifest.digest: manifest
+        for manifest in (root, *manifests)
+        if manifest.parsed.kind is Kind.IMAGE and _is_image(manifest)
+    }
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if not found:
+        raise NameUnusable(f"this is no image that Docker could run, and {name} holds nothing else: use oci:")
+    raise NameUnusable(
+        f"{name} holds an image for one platform, and there are {len(found)}: choose one by --platform, or use oci:"
+    )
 
 
 def _is_image(manifest: RawManifest) -> bool:

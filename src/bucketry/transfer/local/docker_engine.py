@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
@@ -132,8 +132,24 @@ class ImageFacts(msgspec.Struct, frozen=True, rename="pascal"):
         return () if self.root_fs is None else self.root_fs.layers or ()
 
 
-class _Listed(msgspec.Struct, rename="pascal"):
+class ListedImage(msgspec.Struct, frozen=True, rename="pascal"):
+    """An image in the engine's list. ``created`` in POSIX seconds."""
+
+    id: str = ""
+    created: int = 0
     repo_tags: tuple[str, ...] | None = None
+
+
+class _Info(msgspec.Struct, rename="pascal"):
+    driver_status: tuple[tuple[str, ...], ...] | None = None
+
+
+class _Component(msgspec.Struct, rename="pascal"):
+    name: str = ""
+
+
+class _Version(msgspec.Struct, rename="pascal"):
+    components: tuple[_Component, ...] | None = None
 
 
 class _Progress(msgspec.Struct, rename="camel"):
@@ -157,16 +173,50 @@ class DockerEngine:
 
     async def inspect(self, name: str) -> ImageFacts:
         """Raises `ImageMissing`, naming what is like it."""
+        found = await self.find(name)
+        if found is None:
+            raise ImageMissing(await self._missing(name))
+        return found
+
+    async def find(self, name: str) -> ImageFacts | None:
+        """An image by its name or id; None where there is none."""
         async with self._call("GET", f"/images/{_quoted(name)}/json") as answer:
             if answer.status == 404:
-                raise ImageMissing(await self._missing(name))
+                return None
             return _decode(await _body(answer), ImageFacts, self.address)
+
+    async def images(self) -> Sequence[ListedImage]:
+        """All images that have a name, or no other image above them."""
+        async with self._call("GET", "/images/json") as answer:
+            return _decode(await _body(answer), tuple[ListedImage, ...], self.address)
 
     async def tags(self) -> Sequence[str]:
         """Names of all images, with their tags."""
-        async with self._call("GET", "/images/json") as answer:
-            found = _decode(await _body(answer), tuple[_Listed, ...], self.address)
+        found = await self.images()
         return sorted({tag for image in found for tag in image.repo_tags or () if tag != "<none>:<none>"})
+
+    async def keeps_chains(self) -> bool:
+        """Whether it looks for each layer among those it has, before it looks for it in an archive that it loads.
+
+        So does Docker's own engine with its classic image store. The image store of containerd wants all files, as
+        does Podman, which answers the same calls. False where the engine does not say.
+        """
+        try:
+            async with self._call("GET", "/version") as answer:
+                version = _decode(await _body(answer), _Version, self.address)
+            async with self._call("GET", "/info") as answer:
+                info = _decode(await _body(answer), _Info, self.address)
+        except Refused:
+            return False
+        driver = {line[0]: line[-1] for line in info.driver_status or () if line}
+        return "Engine" in {part.name for part in version.components or ()} and driver.get("driver-type") is None
+
+    async def tag(self, image: str, name: str) -> bool:
+        """Calls an image that it has ``name``, which has a tag; False where it has no such image any more."""
+        repository, _, tag = name.rpartition(":")
+        query = urlencode({"repo": repository, "tag": tag})
+        async with self._call("POST", f"/images/{_quoted(image)}/tag?{query}") as answer:
+            return answer.status != 404
 
     async def export(self, name: str) -> AsyncIterator[bytes]:
         """What ``docker save`` writes, in pieces of at most 1 MiB. Raises `ImageMissing`, `Unreachable`."""
@@ -233,7 +283,7 @@ class DockerEngine:
             async with session.request(method, self._base + path, data=body, headers=headers) as answer:
                 if answer.status >= 400 and answer.status != 404:
                     message = _message(await _body(answer)) or f"status {answer.status}"
-                    if method == "POST":
+                    if body is not None:
                         raise self._load_error(message)
                     raise Refused(f"the Docker Engine at {self.address} refused: {message}")
                 yield answer

@@ -8,15 +8,18 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from bucketry import hashing
-from bucketry.oci import Descriptor, Digest
+from bucketry.oci import MAX_MANIFEST, Descriptor, Digest
 from bucketry.oci.text import quoted
 from bucketry.transfer.contract import RawManifest
 from bucketry.transfer.crew import in_thread
 from bucketry.transfer.errors import NameUnusable, NoSpace, Refused, SourceDamaged
 from bucketry.transfer.files import translated
+from bucketry.transfer.local.layout import INDEX, REF_NAME
 
 _AT_ONCE: Final = 4 * 1024 * 1024
 
@@ -116,6 +119,31 @@ def manifests_of(root: RawManifest, manifests: Sequence[RawManifest]) -> dict[Di
     """Each once, the root last: nobody sees it before what it names."""
     found = {manifest.digest: manifest for manifest in manifests if manifest.digest != root.digest}
     return {**found, root.digest: root}
+
+
+def entries_of(root: RawManifest, tag: str | None, along: Sequence[tuple[str | None, RawManifest]]) -> list[Descriptor]:
+    """What a layout's ``index.json`` lists: the image, and what refers to it, which is found by tag or by subject.
+
+    As oras writes them, so that it finds them too. What lies below a listed manifest is not listed.
+    """
+    entries = {(tag, root.digest): root}
+    for name, manifest in along:
+        if manifest.parsed.subject is not None or (name is not None and name != tag):
+            entries.setdefault((name, manifest.digest), manifest)
+    return [
+        manifest.descriptor
+        if name is None
+        else msgspec.structs.replace(manifest.descriptor, annotations={REF_NAME: name})
+        for (name, _), manifest in entries.items()
+    ]
+
+
+def encoded_index(index: dict[str, Any], what: str) -> bytes:
+    """An ``index.json``. Raises `Refused` for one that nobody would read."""
+    data = msgspec.json.encode(index)
+    if len(data) > MAX_MANIFEST:
+        raise Refused(f"{INDEX} of {what} would have {len(data):,} bytes, and at most {MAX_MANIFEST:,} are read")
+    return data
 
 
 def write_synced(path: Path, data: bytes) -> None:

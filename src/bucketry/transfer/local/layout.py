@@ -21,6 +21,7 @@ from bucketry.transfer.contract import BlobReader, RawManifest
 from bucketry.transfer.crew import closing, in_thread
 from bucketry.transfer.errors import ImageMissing, NameUnusable, SourceDamaged
 from bucketry.transfer.local.reading import FileRange
+from bucketry.transfer.selection import COSIGN
 
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 INDEX: Final = "index.json"
@@ -177,7 +178,7 @@ class LayoutSource:
         return found[0]
 
     def _is_about_another(self, entry: Descriptor) -> bool:
-        if _is_referrers_tag(_ref_name(entry)):
+        if _is_referrers_tag(_ref_name(entry)) or _is_cosign_tag(_ref_name(entry)):
             return True
         try:
             return self._read(entry.parsed, entry).parsed.subject is not None
@@ -258,6 +259,12 @@ def _is_referrers_tag(tag: str | None) -> bool:
     except OCIError:
         return False
     return True
+
+
+def _is_cosign_tag(tag: str | None) -> bool:
+    """A digest and an ending: what cosign keeps where there are no referrers."""
+    name, _, ending = (tag or "").rpartition(".")
+    return ending in COSIGN and _is_referrers_tag(name)
 
 
 def _distinct(entries: Sequence[Descriptor]) -> list[Descriptor]:

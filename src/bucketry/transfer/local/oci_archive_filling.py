@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from bucketry.oci import Descriptor
 from bucketry.transfer.contract import RawManifest, Slot
 from bucketry.transfer.errors import TransferError
 from bucketry.transfer.local.archive_filling import ArchiveFilling, Document, Place
-from bucketry.transfer.local.filling import blobs_of, check_tag, manifests_of
-from bucketry.transfer.local.layout import INDEX, MARKER, MARKER_BODY, REF_NAME, blob_path
+from bucketry.transfer.local.filling import blobs_of, check_tag, encoded_index, entries_of, manifests_of
+from bucketry.transfer.local.layout import INDEX, MARKER, MARKER_BODY, blob_path
 
 
 class OciArchiveFilling:
-    """A `bucketry.transfer.contract.Destination`. ``tag`` goes before the one that `begin` is given.
+    """A `bucketry.transfer.contract.ReferringDestination`. ``tag`` goes before the one that `begin` is given.
 
     A file of that name is replaced when all is there.
     """
@@ -25,19 +23,21 @@ class OciArchiveFilling:
         self._path = path
         self._tag = tag
         self._archive = ArchiveFilling(path, self.name)
+        self._along: tuple[tuple[str | None, RawManifest], ...] = ()
         self._waiting: set[str] = set()
 
     @property
     def name(self) -> str:
         return f"oci-archive:{self._path}" + (f":{self._tag}" if self._tag else "")
 
+    def take_along(self, referring: Sequence[tuple[str | None, RawManifest]]) -> None:
+        self._along = tuple(referring)
+
     async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
         check_tag(self._tag)
-        tag = self._tag or tag
-        entry = (
-            root.descriptor if tag is None else msgspec.structs.replace(root.descriptor, annotations={REF_NAME: tag})
-        )
-        index = msgspec.json.encode({"schemaVersion": 2, "manifests": [entry]})
+        entries = entries_of(root, self._tag or tag, self._along)
+        index = encoded_index({"schemaVersion": 2, "manifests": entries}, self.name)
+        manifests = (*manifests, *(manifest for _, manifest in self._along))
         blobs = blobs_of(root, manifests)
         self._waiting = {blob.digest for blob in blobs}
         held = manifests_of(root, manifests)

@@ -24,6 +24,8 @@ from bucketry.transfer.local.filling import (
     blobs_of,
     check_room,
     check_tag,
+    encoded_index,
+    entries_of,
     holds,
     lock,
     manifests_of,
@@ -37,12 +39,13 @@ _EMPTY: Final = b'{"schemaVersion":2,"manifests":[]}'
 
 
 class OciLayoutFilling:
-    """A `bucketry.transfer.contract.Destination`. ``tag`` goes before the one that `begin` is given."""
+    """A `bucketry.transfer.contract.ReferringDestination`. ``tag`` goes before the one that `begin` is given."""
 
     def __init__(self, folder: Path, tag: str | None = None) -> None:
         self._folder = folder
         self._tag = tag
-        self._root: RawManifest | None = None
+        self._along: tuple[tuple[str | None, RawManifest], ...] = ()
+        self._new_entries: list[Descriptor] = []
         self._manifests: dict[Digest, RawManifest] = {}
         self._waiting: set[str] = set()
         self._locked = -1
@@ -52,11 +55,15 @@ class OciLayoutFilling:
     def name(self) -> str:
         return f"oci:{self._folder}" + (f":{self._tag}" if self._tag else "")
 
+    def take_along(self, referring: Sequence[tuple[str | None, RawManifest]]) -> None:
+        self._along = tuple(referring)
+
     async def begin(self, root: RawManifest, manifests: Sequence[RawManifest], tag: str | None) -> None:
         check_tag(self._tag)
-        self._root = root
+        manifests = (*manifests, *(manifest for _, manifest in self._along))
         self._manifests = manifests_of(root, manifests)
         self._tag = self._tag or tag
+        self._new_entries = entries_of(root, self._tag, self._along)
         blobs = blobs_of(root, manifests)
         self._waiting = {blob.digest for blob in blobs}
         await in_thread(self._begin, blobs)
@@ -151,7 +158,6 @@ class OciLayoutFilling:
         os.replace(partial, self._path(blob.parsed))
 
     def _finish(self) -> None:
-        assert self._root is not None
         for digest, manifest in self._manifests.items():
             path = self._path(digest)
             self._make(path.parent)
@@ -162,8 +168,8 @@ class OciLayoutFilling:
             write_synced(self._folder / MARKER, MARKER_BODY)
         # Read again: who keeps no lock may have added an image meanwhile.
         index = self._entries()
-        index["manifests"] = [*self._kept(index["manifests"]), self._entry()]
-        write_synced(self._folder / INDEX, msgspec.json.encode(index))
+        index["manifests"] = [*self._kept(index["manifests"]), *self._new_entries]
+        write_synced(self._folder / INDEX, encoded_index(index, self.name))
         sync(self._folder)
 
     def _entries(self) -> dict[str, Any]:
@@ -180,21 +186,14 @@ class OciLayoutFilling:
         return found
 
     def _kept(self, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """All images but the one that had this tag, or, without a tag, this very image without one."""
-        assert self._root is not None
-        digest = str(self._root.digest)
-        if self._tag is None:
-            return [entry for entry in entries if _ref_name(entry) is not None or entry.get("digest") != digest]
-        return [entry for entry in entries if _ref_name(entry) != self._tag]
-
-    def _entry(self) -> dict[str, Any]:
-        assert self._root is not None
-        entry: dict[str, Any] = {
-            "mediaType": self._root.media_type,
-            "digest": str(self._root.digest),
-            "size": len(self._root.body),
-        }
-        return entry if self._tag is None else {**entry, "annotations": {REF_NAME: self._tag}}
+        """All but those that had a tag that is given anew, or, without a tag, are these very ones without one."""
+        names = {(entry.annotations or {}).get(REF_NAME) for entry in self._new_entries} - {None}
+        untagged = {entry.digest for entry in self._new_entries if entry.annotations is None}
+        return [
+            entry
+            for entry in entries
+            if (entry.get("digest") not in untagged if _ref_name(entry) is None else _ref_name(entry) not in names)
+        ]
 
     def _tidy(self) -> None:
         with contextlib.suppress(OSError):

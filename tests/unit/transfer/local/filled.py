@@ -50,7 +50,7 @@ async def land(destination: Destination, wanted: Sequence[Blob]) -> list[str]:
     written = []
     for blob in wanted:
         slot = await destination.slot(described(blob))
-        if slot is not None:
+        if isinstance(slot, Slot):
             assert os.path.exists(slot.path)
             put(slot, blob.data)
             await destination.landed(described(blob))

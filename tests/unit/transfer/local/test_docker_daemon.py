@@ -23,6 +23,7 @@ from tests.unit.transfer.local.filled import begin, blobs, described, fill, land
 from tests.unit.transfer.local.tars import END, entry, listing, read_all, saved, tar
 
 from bucketry.oci import Digest
+from bucketry.transfer.contract import Slot
 from bucketry.transfer.errors import (
     ImageMissing,
     Misconfigured,
@@ -143,7 +144,7 @@ async def test_a_layer_that_is_no_tar_is_refused_by_the_engine(
     await begin(destination, IMAGE)
     for blob in blobs(IMAGE):
         slot = await destination.slot(described(blob))
-        assert slot is not None
+        assert isinstance(slot, Slot)
         put(slot, blob.data if blob is IMAGE.config else b"?" * len(blob.data))
         await destination.landed(described(blob))
 

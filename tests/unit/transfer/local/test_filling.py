@@ -22,7 +22,7 @@ from tests.support.tools import run, tool
 from tests.unit.transfer.local.filled import as_packed, begin, blobs, described, fill, land, put
 from tests.unit.transfer.local.tars import members
 
-from bucketry.transfer.contract import Destination
+from bucketry.transfer.contract import Destination, Slot
 from bucketry.transfer.errors import NameUnusable, NoSpace, Refused, SourceDamaged, TransferError
 from bucketry.transfer.local.docker_archive_filling import DockerArchiveFilling
 from bucketry.transfer.local.layout import REF_NAME
@@ -178,7 +178,7 @@ async def test_a_second_writer_is_told_to_wait(kind: Kind, tmp_path: Path) -> No
         await begin(second, IMAGE)
     await second.abandon()
 
-    assert slot is not None
+    assert isinstance(slot, Slot)
     assert os.path.exists(slot.path)
     await land(first, blobs(IMAGE))
     await first.finish()
@@ -206,7 +206,7 @@ async def test_a_later_run_goes_on_with_what_there_is(kind: Kind, tmp_path: Path
     first, second = IMAGE.layers
     await land(destination, [first])
     slot = await destination.slot(described(second))
-    assert slot is not None
+    assert isinstance(slot, Slot)
     put(slot, second.data, 0, 200_000)
     await destination.abandon()
     assert len(kind.partial(path)) == 1
