@@ -23,6 +23,7 @@ from bucketry.registry import layout
 from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encode
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
 from bucketry.registry.sharing import SharedReads
+from bucketry.store.checks import is_foreign
 from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, ReadOnly, Store, StoredObject
 from bucketry.store.contract import Unsupported as StoreUnsupported
 
@@ -156,8 +157,10 @@ class Blobs:
         """Makes bytes that are in the store, and were hashed, a blob of the repository.
 
         ``exclusive`` says that nobody else can ever name ``data``: where the blob exists already, these bytes
-        are deleted. Otherwise they are left to whoever knows who may name them.
+        are deleted. Otherwise they are left to whoever knows who may name them. Foreign bytes are never exclusive.
         """
+        if exclusive and is_foreign(data):
+            raise ValueError(f"bytes of another program are not to be deleted: {data}")
         key = layout.record(digest)
         if checkpoints is not None:
             await self._store.put(layout.checkpoints(digest), checkpoints.encode())
@@ -233,8 +236,8 @@ class Blobs:
             if record.state is BlobState.LIVE and record.segment == noted:
                 return record, False
             if record.state is BlobState.GONE:
-                if record.data == data:
-                    # Published before, and given up since: whoever did is about to delete them.
+                if record.data == data and not is_foreign(data):
+                    # Published before, and given up since: whoever did is about to delete them. Foreign ones stay.
                     raise NotFound(f"{self._store.url}: the bytes {data} were collected")
                 # Rare, and the session may be a day old: these bytes must still be there before a record names them.
                 await self._store.head(data)

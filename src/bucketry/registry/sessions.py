@@ -25,6 +25,7 @@ from bucketry.oci.errors import UploadInvalid, UploadUnknown
 from bucketry.registry import layout
 from bucketry.registry.records import decode
 from bucketry.registry.settings import Clock, Ids
+from bucketry.store.checks import is_bulk
 from bucketry.store.contract import (
     IF_ABSENT,
     Buffer,
@@ -248,6 +249,9 @@ def parse(key: str, body: bytes, etag: str) -> Held:
     end = body.find(b"\n")
     session = decode(body[: max(end, 0)], Session, key)
     tail = memoryview(body)[end + 1 :]
+    if session.data is not None and not is_bulk(session.data):
+        # Whoever ends a session deletes its bytes: adopted ones are no session's.
+        raise Corrupt(f"{key} says that its bytes are at {session.data[:200]!r}, which is no key of an upload")
     if len(tail) != session.tail:
         raise Corrupt(f"{key} says that {session.tail} bytes follow its first line, and {len(tail)} do")
     return Held(session, tail, etag)

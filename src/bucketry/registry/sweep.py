@@ -11,6 +11,7 @@ from bucketry.registry import layout
 from bucketry.registry.blobs import Blobs
 from bucketry.registry.sessions import Session, State, parse
 from bucketry.registry.settings import Clock, RegistrySettings
+from bucketry.store.checks import is_bulk
 from bucketry.store.contract import Corrupt, NotFound, Store
 
 MARGIN = 3600.0
@@ -50,7 +51,8 @@ class Sweeper:
                 aborted, deleted = await self._end(listed.key)
                 sessions, uploads, data = sessions + 1, uploads + aborted, data + deleted
         for pending in await self._store.list_multiparts():
-            if pending.initiated < expired:
+            # The old registry of an adopted store has uploads of its own under way.
+            if pending.initiated < expired and is_bulk(pending.key):
                 await self._store.abort_multipart(pending.key, pending.upload_id)
                 uploads += 1
         return Swept(sessions, uploads, data)

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from bucketry.registry import Blob, Registry
 from bucketry.server.config import DeliveryConfig
 from bucketry.server.ranges import ByteRange, Unsatisfiable, parse_range
+from bucketry.store.checks import is_foreign
 from bucketry.store.contract import OCTET_STREAM, LocalFiles
 
 _CACHED_URLS = 10_000
@@ -114,7 +115,9 @@ class Delivery:
         if known is not None and known[1] > now:
             return known[0]
         expires = self._config.presign_expires
-        url = await self._registry.blobs.presign(blob, expires=expires, headers={})
+        # Adopted bytes have the content type that the old registry gave them; own ones have the right one.
+        headers = {"content-type": OCTET_STREAM} if is_foreign(blob.data) else {}
+        url = await self._registry.blobs.presign(blob, expires=expires, headers=headers)
         self._urls[blob.data] = (url, now + expires / 2)
         self._urls.move_to_end(blob.data)
         if len(self._urls) > _CACHED_URLS:

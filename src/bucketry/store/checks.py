@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from bucketry.store.contract import BULK_PREFIX, MAX_PARTS, OCTET_STREAM
+from bucketry.store.contract import BULK_PREFIX, FOREIGN_PREFIX, MAX_PARTS, OCTET_STREAM
 
 MAX_KEY = 900
 """Characters of a key."""
@@ -43,18 +43,42 @@ def check_key(key: str) -> None:
         )
 
 
-def check_bulk_key(key: str) -> None:
-    """Multipart uploads and plain files exist for bulk keys only."""
+def is_bulk(key: str) -> bool:
+    return key.startswith(BULK_PREFIX)
+
+
+def is_foreign(key: str) -> bool:
+    return key.startswith(FOREIGN_PREFIX)
+
+
+def check_own_key(key: str) -> None:
+    """What may be written and deleted: nothing of the tree of another program."""
     check_key(key)
-    if not key.startswith(BULK_PREFIX):
+    if is_foreign(key):
+        raise ValueError(f"not this store's to change: {key!r}; keys below {FOREIGN_PREFIX!r} are another program's")
+
+
+def check_plain_key(key: str) -> None:
+    """Plain files hold the bytes of bulk keys and of foreign ones."""
+    check_key(key)
+    if not (is_bulk(key) or is_foreign(key)):
+        raise ValueError(
+            f"not the key of plain bytes: {key!r}; those begin with {BULK_PREFIX!r} or with {FOREIGN_PREFIX!r}"
+        )
+
+
+def check_bulk_key(key: str) -> None:
+    """Multipart uploads exist for bulk keys only."""
+    check_key(key)
+    if not is_bulk(key):
         raise ValueError(f"not a bulk key: {key!r}; bulk keys begin with {BULK_PREFIX!r}")
 
 
 def check_put(key: str, content_type: str, metadata: Mapping[str, str] | None) -> dict[str, str]:
     """The metadata to store. Bulk keys take none, and no content type of their own."""
-    check_key(key)
+    check_own_key(key)
     metadata = dict(metadata) if metadata else {}
-    if key.startswith(BULK_PREFIX) and (metadata or content_type != OCTET_STREAM):
+    if is_bulk(key) and (metadata or content_type != OCTET_STREAM):
         raise ValueError(f"a bulk key takes no metadata and no content type: {key!r}")
     if not content_type or len(content_type) > 255 or _VALUE.fullmatch(content_type) is None:
         raise ValueError(f"not a content type: {content_type[:100]!r}")

@@ -283,7 +283,7 @@ class MultipartStore(Protocol):
         ...
 
     async def list_multiparts(self) -> Sequence[PendingUpload]:
-        """Every pending upload below this store's root."""
+        """Every pending upload to a bulk key below this store's root: not those of other programs."""
         ...
 
 
@@ -316,10 +316,10 @@ class Presigner(Protocol):
 
 @runtime_checkable
 class LocalFiles(Protocol):
-    """Stores whose bulk objects are plain files of this machine."""
+    """Stores whose bulk and foreign objects are plain files of this machine."""
 
     def file_path(self, key: str) -> str:
-        """The absolute path of a bulk object's file, which holds its bytes and nothing else."""
+        """The absolute path of a bulk or foreign object's file, which holds its bytes and nothing else."""
         ...
 
 

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
+from bucketry.store import checks
 from bucketry.store.contract import (
     OCTET_STREAM,
     Buffer,
@@ -188,6 +189,7 @@ class FaultyStore:
         metadata: Mapping[str, str] | None = None,
         condition: Condition | None = None,
     ) -> str:
+        checks.check_own_key(key)
         return await self._call(
             "put",
             (key,),
@@ -195,31 +197,39 @@ class FaultyStore:
         )
 
     async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
+        checks.check_own_key(key)
         await self._call("delete", (key,), lambda: self.inner.delete(key, condition=condition))
 
     async def delete_many(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            checks.check_own_key(key)
         await self._call("delete_many", tuple(keys), lambda: self.inner.delete_many(keys))
 
     async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
         return await self._call("list", (prefix,), lambda: self.inner.list(prefix, after=after, limit=limit))
 
     async def create_multipart(self, key: str, *, part_size: int) -> str:
+        checks.check_bulk_key(key)
         return await self._call(
             "create_multipart", (key,), lambda: self.inner.create_multipart(key, part_size=part_size)
         )
 
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
+        checks.check_bulk_key(key)
         return await self._call(
             "put_part", (key,), lambda: self.inner.put_part(key, upload_id, number, body, offset=offset)
         )
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        checks.check_bulk_key(key)
         return await self._call("list_parts", (key,), lambda: self.inner.list_parts(key, upload_id))
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        checks.check_bulk_key(key)
         await self._call("complete_multipart", (key,), lambda: self.inner.complete_multipart(key, upload_id, parts))
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
+        checks.check_bulk_key(key)
         await self._call("abort_multipart", (key,), lambda: self.inner.abort_multipart(key, upload_id))
 
     async def list_multiparts(self) -> Sequence[PendingUpload]:
@@ -233,11 +243,13 @@ class FaultyStore:
         )
 
     async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        checks.check_bulk_key(key)
         return await self._call(
             "presign_part", (key,), lambda: self.inner.presign_part(key, upload_id, number, expires=expires)
         )
 
     async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        checks.check_bulk_key(key)
         return await self._call(
             "presign_put",
             (key,),

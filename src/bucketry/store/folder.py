@@ -2,7 +2,7 @@
 
 What is where, below the root::
 
-    <path of a key>           the object, see `paths` and `object_file`
+    <path of a key>           the object, see `paths`, `object_file`, and of foreign ones `foreign_files`
     .bucketry-tmp/            what is being written
     .bucketry-locks/          striped lock files
     .bucketry-uploads/        multipart uploads, see `folder_uploads`
@@ -24,8 +24,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
+from bucketry.store import foreign_files
+from bucketry.store.checks import is_bulk, is_foreign
 from bucketry.store.contract import (
-    BULK_PREFIX,
     BucketMissing,
     Buffer,
     Condition,
@@ -39,6 +40,7 @@ from bucketry.store.contract import (
     PreconditionFailed,
     StoredObject,
     StoreError,
+    Unavailable,
     Unsupported,
 )
 from bucketry.store.folder_walk import walk
@@ -64,6 +66,7 @@ _FIRST_READ = 64 * 1024  # a small object whole, in one system call
 _STRIPES = 256
 _ABANDONED = 24 * 3600.0  # seconds after which nobody still writes a temporary file
 _KNOWN_FOLDERS = 65536
+_FOREIGN_READS = 4  # of a file that its program may be writing meanwhile
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 _NO_DIRECTORY_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -76,6 +79,10 @@ class OpenObject:
     fd: int
     position: int
     end: int
+
+
+class _Torn(Corrupt):
+    """A file has not the size that it had a moment ago, or that its header says."""
 
 
 class Folder:
@@ -97,6 +104,15 @@ class Folder:
         return f"{self.root}/{key_to_path(key)}"
 
     def get(self, key: str, limit: int) -> StoredObject:
+        if not is_foreign(key):
+            return self._get(key, limit)
+        for _ in range(_FOREIGN_READS):
+            with suppress(_Torn):
+                return self._get(key, limit)
+        raise Unavailable(f"{self._name(key)} changes while it is read: try again")
+
+    def _get(self, key: str, limit: int) -> StoredObject:
+        """Raises `_Torn`."""
         fd, info, start, data = self._open(key, _FIRST_READ)
         try:
             if info.size > limit:
@@ -109,7 +125,7 @@ class Folder:
                 missing -= len(piece)
             body = b"".join(pieces)[start:]
             if len(body) != info.size:
-                raise Corrupt(f"{self._name(key)} is not {info.size} bytes long as it should be: restore it")
+                raise _Torn(f"{self._name(key)} is not {info.size} bytes long as it should be: restore it")
             return StoredObject(info, body)
         finally:
             os.close(fd)
@@ -321,7 +337,7 @@ class Folder:
         temporary = self.temporary()
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            if key.startswith(BULK_PREFIX):
+            if is_bulk(key):
                 write_all(fd, view, 0)
                 set_modified(fd, modified)
                 etag = bulk_info(key, os.fstat(fd)).etag
@@ -382,9 +398,9 @@ class Folder:
         """An open file, what it holds, where its body begins, and of one with a header up to ``size`` bytes."""
         path = self.path(key)
         try:
-            fd = os.open(path, os.O_RDONLY)
+            fd = foreign_files.open_file(self.root, key) if is_foreign(key) else os.open(path, os.O_RDONLY)
             try:
-                if key.startswith(BULK_PREFIX):
+                if is_bulk(key) or is_foreign(key):
                     return fd, bulk_info(key, os.fstat(fd)), 0, b""
                 data = os.read(fd, size)
                 parsed = parse(key, data)
@@ -401,9 +417,9 @@ class Folder:
         return fd, *parsed, data
 
     def _listed(self, key: str, path: str) -> ListedObject | None:
-        """None of an object that was removed meanwhile, and of a foreign file."""
+        """None of an object that was removed meanwhile, and of a stranger's file."""
         try:
-            if key.startswith(BULK_PREFIX):
+            if is_bulk(key) or is_foreign(key):
                 info = bulk_info(key, os.stat(path, follow_symlinks=False))
                 return ListedObject(key, info.size, info.etag, info.modified)
             fd = os.open(path, os.O_RDONLY)

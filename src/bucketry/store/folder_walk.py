@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 
+from bucketry.store.checks import is_foreign, is_key
+from bucketry.store.foreign_files import is_behind_link
 from bucketry.store.object_file import NO_FILE
 from bucketry.store.paths import is_piece, key_to_path, names_to_segment
+
+_NO_FOLDER = (*NO_FILE, errno.ENAMETOOLONG)
 
 
 def walk(root: str, prefix: str, after: str | None) -> Iterator[tuple[str, str]]:
@@ -15,6 +20,8 @@ def walk(root: str, prefix: str, after: str | None) -> Iterator[tuple[str, str]]
     A folder's keys all begin with its name and a slash, so entries in the order of their names, folders
     with a slash behind, are keys in their order.
     """
+    if is_foreign(prefix) and is_behind_link(root, prefix[:-1]):
+        return
     path = f"{root}/{key_to_path(prefix[:-1])}" if prefix else root
     stack = [_entries(path, prefix, after)]
     while stack:
@@ -30,26 +37,33 @@ def walk(root: str, prefix: str, after: str | None) -> Iterator[tuple[str, str]]
 def _entries(path: str, prefix: str, after: str | None) -> Iterator[tuple[str, str]]:
     """Sorted: keys, and the prefixes of folders, which may have something beyond the key ``after``."""
     found: list[tuple[str, str]] = []
+    foreign = is_foreign(prefix)
     pending: list[tuple[str, tuple[str, ...]]] = [(path, ())]
     while pending:
         folder, pieces = pending.pop()
         try:
             entries = os.scandir(folder)
         except OSError as error:
-            if error.errno not in NO_FILE:
+            if error.errno not in _NO_FOLDER:
                 raise
             continue
         with entries:
             for entry in entries:
                 is_folder = entry.is_dir(follow_symlinks=False)
-                if is_folder and is_piece(entry.name):
-                    pending.append((entry.path, (*pieces, entry.name)))
-                    continue
-                segment = names_to_segment((*pieces, entry.name))
-                if segment is None:
-                    continue
+                if foreign:
+                    segment = entry.name
+                else:
+                    if is_folder and is_piece(entry.name):
+                        pending.append((entry.path, (*pieces, entry.name)))
+                        continue
+                    known = names_to_segment((*pieces, entry.name))
+                    if known is None:
+                        continue
+                    segment = known
                 key = f"{prefix}{segment}/" if is_folder else prefix + segment
                 if after is not None and key <= after and not (is_folder and after.startswith(key)):
+                    continue
+                if foreign and not is_key(key.removesuffix("/")):
                     continue
                 if is_folder or entry.is_file(follow_symlinks=False):
                     found.append((key, entry.path))

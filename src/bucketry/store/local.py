@@ -77,8 +77,8 @@ class LocalStore(FolderThreads):
             raise self._translated(error, "start") from error
 
     def file_path(self, key: str) -> str:
-        """The absolute path of a bulk object's file, which holds its bytes and nothing else."""
-        checks.check_bulk_key(key)
+        """The absolute path of a bulk or foreign object's file, which holds its bytes and nothing else."""
+        checks.check_plain_key(key)
         return self._folder.path(key)
 
     async def get(self, key: str, *, limit: int = 16 * 1024 * 1024) -> StoredObject:
@@ -124,12 +124,12 @@ class LocalStore(FolderThreads):
         )
 
     async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
-        checks.check_key(key)
+        checks.check_own_key(key)
         await self._call("delete", key, self._writers, lambda: self._folder.delete(key, condition))
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
-            checks.check_key(key)
+            checks.check_own_key(key)
         named = list(keys)
         await self._call("delete_many", f"{len(named)} keys", self._writers, lambda: self._folder.delete_many(named))
 
@@ -142,6 +142,7 @@ class LocalStore(FolderThreads):
         return await self._call("create_multipart", key, self._writers, lambda: self._uploads.create(key, part_size))
 
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
+        checks.check_bulk_key(key)
         return await self._call(
             "put_part",
             key,
@@ -151,26 +152,32 @@ class LocalStore(FolderThreads):
         )
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        checks.check_bulk_key(key)
         return await self._call("list_parts", key, self._readers, lambda: self._uploads.list_parts(key, upload_id))
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        checks.check_bulk_key(key)
         await self._call(
             "complete_multipart", key, self._writers, lambda: self._uploads.complete(key, upload_id, parts)
         )
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
+        checks.check_bulk_key(key)
         await self._call("abort_multipart", key, self._writers, lambda: self._uploads.abort(key, upload_id))
 
     async def list_multiparts(self) -> Sequence[PendingUpload]:
         return await self._call("list_multiparts", "", self._readers, self._uploads.list)
 
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
+        checks.check_key(key)
         raise self._no_urls()
 
     async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        checks.check_bulk_key(key)
         raise self._no_urls()
 
     async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        checks.check_presigned_put(key, size, sha256)
         raise self._no_urls()
 
     def _no_urls(self) -> Unsupported:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from bucketry.store import checks
 from bucketry.store.contract import (
+    FOREIGN_PREFIX,
     MIN_PART,
     OCTET_STREAM,
     Buffer,
@@ -98,6 +99,21 @@ class MemoryStore:
     def capabilities(self) -> Capabilities:
         return Capabilities(presign=False, conditional_delete=True)
 
+    def plant(self, key: str, body: Buffer, *, content_type: str = OCTET_STREAM) -> None:
+        """What another program does: writes a foreign object, at once. No call of the contract can."""
+        self._check_foreign(key)
+        self._set(key, bytes(body), content_type, {})
+
+    def uproot(self, key: str) -> None:
+        """What another program does: removes a foreign object, at once, if it is there."""
+        self._check_foreign(key)
+        self._remove(key)
+
+    def _check_foreign(self, key: str) -> None:
+        checks.check_key(key)
+        if not checks.is_foreign(key):
+            raise ValueError(f"not a foreign key: {key!r}; they begin with {FOREIGN_PREFIX!r}")
+
     async def start(self) -> None:
         pass
 
@@ -148,7 +164,7 @@ class MemoryStore:
         return await self._call("put", work, sent=_size(body))
 
     async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
-        checks.check_key(key)
+        checks.check_own_key(key)
 
         def work() -> None:
             self._require(key, condition)
@@ -158,7 +174,7 @@ class MemoryStore:
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
-            checks.check_key(key)
+            checks.check_own_key(key)
 
         def work() -> None:
             for key in keys:
@@ -182,6 +198,8 @@ class MemoryStore:
         return await self._call("create_multipart", work)
 
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
+        checks.check_bulk_key(key)
+
         def work() -> str:
             upload = self._upload(key, upload_id)
             checks.check_part(number, _size(body), offset=offset, part_size=upload.part_size)
@@ -201,6 +219,8 @@ class MemoryStore:
         return await self._call("put_part", work, sent=_size(body))
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
+        checks.check_bulk_key(key)
+
         def work() -> Sequence[Part]:
             parts = self._upload(key, upload_id).parts
             return tuple(Part(number, len(part.body), part.etag) for number, part in sorted(parts.items()))
@@ -208,6 +228,8 @@ class MemoryStore:
         return await self._call("list_parts", work)
 
     async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        checks.check_bulk_key(key)
+
         def work() -> None:
             if upload_id not in self._uploads:
                 # A caller that lost the first answer asks again: the object of these parts is there.
@@ -222,6 +244,8 @@ class MemoryStore:
         await self._call("complete_multipart", work)
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
+        checks.check_bulk_key(key)
+
         def work() -> None:
             upload = self._uploads.get(upload_id)
             if upload is not None and upload.key == key:
@@ -238,12 +262,15 @@ class MemoryStore:
         )
 
     async def presign_get(self, key: str, *, expires: float, response_headers: Mapping[str, str] | None = None) -> str:
+        checks.check_key(key)
         raise self._no_urls()
 
     async def presign_part(self, key: str, upload_id: str, number: int, *, expires: float) -> str:
+        checks.check_bulk_key(key)
         raise self._no_urls()
 
     async def presign_put(self, key: str, *, size: int, sha256: bytes, expires: float) -> PresignedPut:
+        checks.check_presigned_put(key, size, sha256)
         raise self._no_urls()
 
     def _no_urls(self) -> Unsupported:

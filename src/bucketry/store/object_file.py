@@ -1,6 +1,6 @@
 """How an object is kept in a file.
 
-The file of a bulk object holds its bytes and nothing else; its etag comes from what the file system says of
+The file of a bulk or foreign object holds its bytes and nothing else; its etag comes from what the file system says of
 it, which is enough for what is written once. Any other file begins with one line, the magic and a JSON header;
 the body follows.
 """

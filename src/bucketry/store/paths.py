@@ -6,12 +6,15 @@ A key's segments are its path, but for what file systems cannot tell apart or wh
 - a leading ``.`` is ``^.``, so that no key is a dotfile: those are private to bucketry or to the system;
 - a name over `MAX_NAME` bytes is cut: every piece but the last is a folder whose name ends with a lone ``^``.
 
-Whatever is not exactly what `key_to_path` makes is foreign: it was put there by someone else.
+Whatever is not exactly what `key_to_path` makes is a stranger's: it was put there by someone else. Below
+`FOREIGN_PREFIX` all is, by a program that knows nothing of this: there a key is its path, as it stands.
 """
 
 from __future__ import annotations
 
 import re
+
+from bucketry.store.contract import FOREIGN_PREFIX
 
 MAX_NAME = 140
 """Bytes of a file name that are used. File systems take 255, eCryptfs 143; a SHA-512 in hex has 128."""
@@ -40,7 +43,7 @@ def segment_to_names(segment: str) -> tuple[str, ...]:
 
 def key_to_path(key: str) -> str:
     """The relative path of a key that keeps the contract's grammar."""
-    if _NOTHING_TO_DO.fullmatch(key):
+    if key.startswith(FOREIGN_PREFIX) or _NOTHING_TO_DO.fullmatch(key):
         return key
     return "/".join(name for segment in key.split("/") for name in segment_to_names(segment))
 
@@ -51,7 +54,7 @@ def is_piece(name: str) -> bool:
 
 
 def names_to_segment(names: tuple[str, ...]) -> str | None:
-    """The segment that these names hold; None where they are foreign."""
+    """The segment that these names hold; None where they are a stranger's."""
     last = names[-1]
     if len(names) == 1 and len(last) <= MAX_NAME and _PLAIN.fullmatch(last):
         return last

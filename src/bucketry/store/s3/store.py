@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 
 from bucketry.store import checks
 from bucketry.store.contract import (
+    BULK_PREFIX,
     MIN_PART,
     OCTET_STREAM,
     BucketMissing,
@@ -219,7 +220,7 @@ class S3Store:
         ) from error
 
     async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
-        checks.check_key(key)
+        checks.check_own_key(key)
         if condition is not None and not self._conditional_delete:
             raise Unsupported(f"{self.url} ignores the conditions of deletes")
         await self._delete(key, condition)
@@ -257,7 +258,7 @@ class S3Store:
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
-            checks.check_key(key)
+            checks.check_own_key(key)
         for begin in range(0, len(keys), DELETE_BATCH):
             batch = keys[begin : begin + DELETE_BATCH]
             if self._deletes_many and len(batch) > 1:
@@ -300,12 +301,14 @@ class S3Store:
             listing = await self._client.fetch(
                 self._listing(prefix, after, wanted), lambda reply: xml.parse_listing(reply.body)
             )
-            if listing.markers and wanted < checks.MAX_LIST:
-                # Markers of folders, which other tools make, took the place of objects.
+            # What other programs put there may have names that no key has.
+            found = [entry for entry in listing.entries if checks.is_key(entry.key.removeprefix(self._root))]
+            if (listing.markers or len(found) < len(listing.entries)) and wanted < checks.MAX_LIST:
+                # These, or markers of folders, which other tools make, took the place of objects.
                 wanted = checks.MAX_LIST
                 continue
-            entries = listing.entries[:limit]
-            more = listing.truncated or len(listing.entries) > limit
+            entries = found[:limit]
+            more = listing.truncated or len(found) > limit
             if entries or not more:
                 objects = (
                     ListedObject(entry.key.removeprefix(self._root), entry.size, entry.etag, entry.modified)
@@ -416,11 +419,11 @@ class S3Store:
             return
 
     async def list_multiparts(self) -> Sequence[PendingUpload]:
-        """Every pending upload below this store's root.
+        """Every pending upload to a bulk key below this store's root.
 
         MinIO tells only of uploads to a key that is given in full, so nothing here; it ends them itself after a day.
         """
-        return await list_uploads(self._client, self._root)
+        return await list_uploads(self._client, self._root, BULK_PREFIX)
 
     # Presigning
 

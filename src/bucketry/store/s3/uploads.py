@@ -60,15 +60,18 @@ async def list_parts(
         marker = (("part-number-marker", str(numbers[-1])),)
 
 
-async def list_uploads(client: Client, root: str) -> Sequence[PendingUpload]:
-    """All pages of uploads to keys below ``root``, which their keys come without."""
+async def list_uploads(client: Client, root: str, prefix: str) -> Sequence[PendingUpload]:
+    """All pages of uploads to keys below ``root`` that begin with ``prefix``; they come without the root.
+
+    Those of other programs in the bucket are none of this store's.
+    """
     found: dict[tuple[str, str], PendingUpload] = {}
     markers: tuple[tuple[str, str], ...] = ()
     while True:
         query = (
             ("encoding-type", "url"),
             ("max-uploads", "1000"),
-            ("prefix", root),
+            ("prefix", root + prefix),
             ("uploads", ""),
         )
         request = Request("list_multiparts", "list uploads", "GET", "", (*query, *markers))
@@ -79,7 +82,8 @@ async def list_uploads(client: Client, root: str) -> Sequence[PendingUpload]:
             found[key, upload.upload_id] = PendingUpload(key, upload.upload_id, upload.initiated)
         # A page that brings nothing new would come back for ever.
         if not page.truncated or len(found) == before:
-            return tuple(found.values())
+            # Not every store heeds the prefix.
+            return tuple(upload for upload in found.values() if upload.key.startswith(prefix))
         # What the store gave is given back, no more: SeaweedFS gives no key, and finds nothing by one.
         last = page.uploads[-1]
         next_key, next_id = page.next_key, page.next_upload_id
