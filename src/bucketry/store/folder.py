@@ -391,7 +391,7 @@ class Folder:
     def _name(self, key: str) -> str:
         return f"file:{self.root} {key}"
 
-    def _conflict(self, key: str) -> Unsupported:
+    def _conflict(self, key: str) -> StoreError:
         return Unsupported(f"{self._name(key)}: a folder cannot hold both an object and objects below its key")
 
     def _open(self, key: str, size: int) -> tuple[int, ObjectInfo, int, bytes]:

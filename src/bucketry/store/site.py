@@ -9,7 +9,8 @@ with. It knows no OCI. What every backend promises:
 - **Atomic.** A reader sees the old file or the new one, whole; what was acknowledged survives a crash.
 - **Conditions** as in the store's contract, where ``conditional`` is true; else they are checked before the write,
   which another writer may overtake.
-- **Listing** gives each file whose path begins with a prefix, once, in the backend's order.
+- **Listing** gives each file whose path begins with a prefix, once, in the backend's order: also what somebody else
+  put there, under names that may be no paths (`is_path`). Such can be seen, and nothing else.
 
 All raise `bucketry.store.contract.StoreError`, and `ValueError` for a path that cannot be.
 """
@@ -29,6 +30,7 @@ PRIVATE: Final = ".bucketry-"
 MAX_PATH: Final = 900
 
 _PATH: Final = re.compile(r"[A-Za-z0-9._~:@-]+(?:/[A-Za-z0-9._~:@-]+)*", re.ASCII)
+_HEADER: Final = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?", re.ASCII)
 
 
 class PathTaken(StoreError):
@@ -91,6 +93,12 @@ class SiteStore(Protocol):
 
     @property
     def conditional(self) -> bool: ...
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the place refused a copy, in words for people, where a `copy` or `copy_from` gave False because it has
+        not the right, or the place cannot; the last one. None where nothing was refused."""
+        ...
 
     @property
     def keeps_headers(self) -> bool:
@@ -159,6 +167,12 @@ def is_path(text: str) -> bool:
 def check_path(text: str) -> None:
     if not is_path(text):
         raise ValueError(f"not a path of a site: {text[:100]!r}")
+
+
+def check_served(served: Served) -> None:
+    for name, value in (("content type", served.content_type), ("Cache-Control", served.cache_control or "x")):
+        if _HEADER.fullmatch(value) is None:
+            raise ValueError(f"not a {name}: {value[:100]!r}")
 
 
 def check_prefix(text: str) -> None:
