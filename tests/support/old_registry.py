@@ -21,9 +21,6 @@ from tests.support.ports import answers, free_port
 from tests.support.server import Server, ended, start
 from tests.support.tools import APT, GO, missing, run, search_path
 
-TREE = "docker/registry/v2"
-"""Where the tree begins, below the root that a registry was given."""
-
 
 @dataclass(frozen=True)
 class Version:

@@ -197,7 +197,7 @@ class Clients:
 
 
 def fill(registry: OldRegistry, folder: Path, *, layer: int = LAYER) -> Contents:
-    """Fills an empty registry through crane, skopeo and oras, in about three seconds; ``folder`` is for their files.
+    """Fills an empty registry through crane, skopeo and oras, in about a second; ``folder`` is for their files.
 
     ``layer`` in bytes, of the layer that most images share.
     """

@@ -19,6 +19,8 @@ from tests.support.images import OCI_CONFIG, OCI_MANIFEST, Blob, Image, to_json
 from bucketry.store.contract import WriteStore
 
 TREE = "docker/registry/v2"
+"""Where the tree begins, below the root that a registry was given."""
+
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 """Not compressed, so that a layer's digest is its ``diff_id`` too."""
 
