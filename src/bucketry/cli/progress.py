@@ -183,7 +183,7 @@ class Bars:
             if task is not None:
                 self._progress.remove_task(task)
                 del self._tasks[item.name]
-        elif item.kind in ("layer", "blob"):
+        elif item.kind in ("layer", "blob", "repository"):
             completed = item.size if item.state == "done" and item.size is not None else item.there
             note = {"waiting": "", "moving": "", "verifying": "verifying", "done": "done"}[item.state]
             if task is None:

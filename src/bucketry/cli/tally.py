@@ -222,7 +222,7 @@ def summary(tally: Tally, ended: events.Ended) -> list[str]:
             line += f"; {there}"
     if tally.retries:
         line += f"; {tally.retries} {'piece was' if tally.retries == 1 else 'pieces were'} sent again"
-    lines = [line, ended.digest]
+    lines = [line, ended.digest] if ended.digest else [line]
     if ended.pull is not None:
         lines.append(ended.pull)
     return lines

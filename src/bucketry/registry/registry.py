@@ -53,6 +53,7 @@ class Registry:
     ) -> None:
         self.store = store
         self.settings = settings
+        self._identity = format_file.registry
         self.blobs = Blobs(store, clock=clock, ids=ids, settings=settings)
         self.referrers = Referrers(store, settings=settings)
         self.manifests = Manifests(store, self.blobs, self.referrers, clock=clock, settings=settings)
@@ -100,6 +101,10 @@ class Registry:
             settings=settings or RegistrySettings(),
             native_hash=native_hash,
         )
+
+    def is_same(self, other: Registry) -> bool:
+        """Whether both are the same registry, by whatever name its store was opened."""
+        return self._identity == other._identity
 
     def start(self, *, sweep_interval: float) -> None:
         """Begins the chores of a long-lived registry. ``sweep_interval`` in seconds."""

@@ -41,15 +41,16 @@ async def copy(
     if tags is None:
         chosen = [(tag, await choose(work, source, reference, settings.platform))]
     else:
-        chosen = await _all(work, source, tags, settings.platform)
+        chosen = await choose_all(work, source, tags, settings.platform)
     await move(work, source, target, chosen, mount_from=mount_from)
     last, image = chosen[-1]
     return ended(work, target, image.root, last)
 
 
-async def _all(
+async def choose_all(
     work: Work, source: Source, tags: Sequence[str], platform: str | None
 ) -> list[tuple[str | None, Chosen]]:
+    """What each tag names, in the order of the tags, each tag once. Raises `ImageMissing`."""
     if not tags:
         raise ImageMissing(f"{source.name} has no tags: there is nothing to copy")
     found: dict[str, Chosen] = {}

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Kind: TypeAlias = Literal["layer", "config", "manifest", "blob"]
+Kind: TypeAlias = Literal["layer", "config", "manifest", "blob", "repository"]
 Action: TypeAlias = Literal["push", "pull", "copy"]
 
 

@@ -19,9 +19,11 @@ from bucketry.transfer.names import Place
 from bucketry.transfer.settings import MIB, TransferSettings
 
 if TYPE_CHECKING:
+    from bucketry.registry import Registry
     from bucketry.store.contract import Store
     from bucketry.transfer.bucket import BucketRepository
     from bucketry.transfer.contract import Destination, SavedImage, Source, Target
+    from bucketry.transfer.judging import Judging
     from bucketry.transfer.local.docker_engine import DockerEngine
     from bucketry.transfer.remote import RemoteRepository, Session
 
@@ -164,22 +166,40 @@ async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketR
     A bucket that is written to is looked at first, as ``bucketry serve`` does, once a day; one without a registry
     while the first parts are on their way.
     """
-    from bucketry.registry import Registry, RegistrySettings
-    from bucketry.transfer.bucket import BucketRepository, translated
-    from bucketry.transfer.judging import Judging
+    from bucketry.transfer.bucket import BucketRepository
 
     url, repository = await _located(place, opening)
+    registry, judging = await _open(url, opening, write=write, meanwhile=True)
+    name = f"{registry.store.url}/{repository}"
+    ending = f"@{place.digest}" if place.digest else f":{place.tag}" if place.tag else ""
+    return BucketRepository(
+        registry, repository, name=name + ending, reference=place.reference, close_store=True, judging=judging
+    )
+
+
+async def open_registry(url: str, opening: Opening, *, write: bool) -> Registry:
+    """The registry in a store, which is its owner's to close with it; with ``write`` one is made where none is."""
+    registry, _ = await _open(url, opening, write=write, meanwhile=False)
+    return registry
+
+
+async def _open(url: str, opening: Opening, *, write: bool, meanwhile: bool) -> tuple[Registry, Judging | None]:
+    """``meanwhile``: a store without a registry may still be looked at when this returns."""
+    from bucketry.registry import Registry, RegistrySettings
+    from bucketry.transfer.bucket import translated
+    from bucketry.transfer.judging import Judging
+
     settings = opening.settings
     with translated():
         store = open_store(url, opening.options)
         await store.start()
+        judging = None
         try:
             there = await _holds_registry(store)
-            judging = None
             if not write:
                 if not there:
                     raise ImageMissing(f"{store.url} holds no registry: there is no image to read")
-            elif not there:
+            elif not there and meanwhile:
                 judging = Judging(partial(_judge, store, opening))
             elif not _was_seen(store, opening):
                 await _judge(store, opening)
@@ -197,11 +217,7 @@ async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketR
                 await judging.close()
             await store.close()
             raise
-    name = f"{store.url}/{repository}"
-    ending = f"@{place.digest}" if place.digest else f":{place.tag}" if place.tag else ""
-    return BucketRepository(
-        registry, repository, name=name + ending, reference=place.reference, close_store=True, judging=judging
-    )
+    return registry, judging
 
 
 def _seen(opening: Opening) -> Journal:

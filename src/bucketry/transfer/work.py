@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -50,6 +51,13 @@ class Work:
         self._began = timing.monotonic()
         self._moved = 0
         self._skipped = 0
+
+    def heard_by(self, listen: Listener) -> Work:
+        """A part of this work that somebody else listens to; turns, memory and what is remembered are shared."""
+        part = copy.copy(self)
+        part._listen = listen
+        part._moved = part._skipped = 0
+        return part
 
     def tell(self, event: Event) -> None:
         if isinstance(event, Moved):
