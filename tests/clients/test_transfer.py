@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -36,6 +37,7 @@ from tests.support.moving import Mover, Outcome, mover
 from tests.support.server import assert_no_fault, bucketry
 from tests.support.tools import run, search_path, tool
 from tests.transfer.peers import peer
+from tests.unit.transfer.local.test_docker_layers import joined
 
 OCI_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
@@ -476,3 +478,93 @@ def test_a_registry_without_the_extension_gets_whole_layers(
     docker("rmi", name)
     assert again.digest == first.digest
     assert not list(client.scratch.iterdir())
+
+
+# What the engine has, and what refers to an image
+
+
+def test_what_the_engine_has_is_not_fetched(
+    registry: Registry, client: Mover, docker: Client, repository: str, tmp_path: Path
+) -> None:
+    """A second version above the same base: by its own layer only. The first again, under another name: by nothing."""
+    name = f"{registry.host}/{repository}"
+    base = make_image(seed=51, sizes=(300, 9 * MIB))
+    above = joined((base, 0), (base, 1), (make_image(seed=52, sizes=(MIB,)), 0))
+    for tag, made in (("v1", base), ("v2", above)):
+        client("push", f"oci:{write_layout(tmp_path / tag, made, tag)}:{tag}", f"{name}:{tag}")
+
+    first = client("pull", f"{name}:v1")
+    second = client("pull", f"{name}:v2")
+    again = client("pull", f"{name}:v1", "docker-daemon:back/base:v1")
+    found = [inspect(docker, called)["Id"] for called in (f"{name}:v1", f"{name}:v2", "back/base:v1")]
+    docker("rmi", f"{name}:v1", f"{name}:v2", "back/base:v1")
+
+    assert found == [base.config.digest, above.config.digest, base.config.digest]
+    assert first.ended["moved"] > 9 * MIB
+    assert second.ended["moved"] == len(above.config.data) + len(above.layers[2].data) < 2 * MIB
+    assert {event["item"]: event["why"] for event in second.of("skipped")} == {
+        layer.digest: "the Docker Engine has it" for layer in base.layers
+    }
+    assert (again.ended["moved"], len(again.of("skipped"))) == (0, 3)
+    assert not list((client.cache / "images").iterdir())
+
+
+def test_layers_that_the_engine_loses_meanwhile_are_fetched_after_all(
+    local_registry: Registry, client: Mover, docker: Client, repository: str, tmp_path: Path
+) -> None:
+    name = f"{local_registry.host}/{repository}"
+    base = make_image(seed=53, sizes=(300, MIB))
+    above = joined((base, 0), (base, 1), (make_image(seed=54, sizes=(24 * MIB,)), 0))
+    client("push", f"oci:{write_layout(tmp_path / 'built', above, 'v2')}:v2", f"{name}:v2")
+    load(docker, base, "lost/base:v1", tmp_path)
+
+    with client.start("pull", f"{name}:v2", "docker-daemon:lost/app:v2", "--parallel", "1") as running:
+        running.wait_for(lambda events: any(event["event"] == "skipped" for event in events))
+        running.process.send_signal(signal.SIGSTOP)
+        docker("rmi", "lost/base:v1")
+        running.process.send_signal(signal.SIGCONT)
+        outcome = running.end()
+    found = inspect(docker, "lost/app:v2")
+    docker("rmi", "lost/app:v2")
+
+    assert outcome.status == 0, outcome.said
+    assert (found["Id"], found["RootFS"]["Layers"]) == (above.config.digest, above.diff_ids)
+    assert len(outcome.of("skipped")) == 2
+    assert [note for note in outcome.notes if "what was there is gone since" in note]
+    assert outcome.ended["moved"] == sum(len(blob.data) for blob in (above.config, *above.layers))
+    assert outcome.ended["skipped"] == 0
+    assert not list((client.cache / "images").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_an_image_is_pulled_with_what_refers_to_it_and_pushed_again(
+    kind: str,
+    registry: Registry,
+    client: Mover,
+    oras: Client,
+    small_image: Image,
+    repository: str,
+    tmp_path: Path,
+) -> None:
+    name = f"{registry.host}/{repository}"
+    client("push", f"oci:{write_layout(tmp_path / 'built', small_image, 'v1')}:v1", f"{name}:v1")
+    sbom = attach(oras, f"{name}:v1", SBOM, tmp_path)
+    signed = attach(oras, f"{name}@{sbom}", "application/vnd.example.signature", tmp_path)
+    cosigned, tag = make_image(seed=55, sizes=(200,)), f"{small_image.digest.replace(':', '-')}.sig"
+    client("push", f"oci:{write_layout(tmp_path / 'cosigned', cosigned, 'v1')}:v1", f"{name}:{tag}")
+    held = f"{kind}:{tmp_path / 'held'}:v1"
+
+    assert client("pull", f"{name}:v1", held, "--referrers").digest == small_image.digest
+
+    found = json.loads(oras("discover", "--format", "json", "--oci-layout", tmp_path / "held:v1"))["referrers"]
+    assert {(entry["digest"], entry["artifactType"]) for entry in found} == {(sbom, SBOM)}
+    assert signed in oras("discover", "--format", "json", "--oci-layout", tmp_path / f"held@{sbom}")
+    assert client("push", held, f"{name}/again:v1", "--referrers").digest == small_image.digest
+    assert discovered(oras, f"{name}/again:v1") == {(sbom, SBOM)}
+    assert {digest for digest, _ in discovered(oras, f"{name}/again@{sbom}")} == {signed}
+    registry.reader.assert_holds(f"{repository}/again", "v1", small_image)
+    registry.reader.assert_holds(f"{repository}/again", tag, cosigned)
+    # Docker has no place for it, and nothing is fetched to find that out.
+    refused = client.fails("pull", f"{name}:v1", "--referrers")
+    assert "has no place for signatures and SBOMs" in refused.said
+    assert not refused.events

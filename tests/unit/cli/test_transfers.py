@@ -230,6 +230,14 @@ def test_which_images_of_an_index_are_pulled(
     assert (asked.options["whole"], asked.settings.platform) == (whole, platform)
 
 
+@pytest.mark.parametrize("dest", ["oci:dir", "oci-archive:file:v1"])
+def test_referrers_are_pulled_where_there_is_a_place_for_them(dest: str, asked: Asked) -> None:
+    assert main(["pull", "reg.test/app:v1", dest]) == 0
+    assert not asked.settings.referrers
+    assert main(["pull", "reg.test/app:v1", dest, "--referrers"]) == 0
+    assert asked.settings.referrers
+
+
 @pytest.mark.parametrize(
     ("flags", "style"),
     [
@@ -292,6 +300,8 @@ PUSH = ["push", "app:v1", "reg.test/app:v1"]
         (["pull", "reg.test/app:v1", "--all-platforms"], "--all-platforms goes with oci: and oci-archive:"),
         (["pull", "reg.test/app:v1", "oci:d", "--all-platforms", "--platform", "linux/arm64"], "one or the other"),
         (["pull", "docker-daemon:app:v1"], "cannot be what is pulled"),
+        (["pull", "reg.test/app:v1", "--referrers"], "docker-daemon:reg.test/app:v1 has no place for signatures"),
+        (["pull", "reg.test/app:v1", "docker-archive:f", "--referrers"], "with --referrers pull to oci:DIR or"),
         (["copy", "docker-daemon:app:v1", "reg.test/app:v1"], "bucketry push does that"),
         (["copy", "reg.test/app:v1", "other.test/app", "--all-tags"], "--all-tags goes with names that have no tag"),
         (["copy", "reg.test/app:v1", f"other.test/app@{DIGEST}"], "a digest is what comes out of a copy"),

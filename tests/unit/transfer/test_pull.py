@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,20 +15,30 @@ from tests.unit.transfer.fakes import (
     Heard,
     Image,
     MemorySource,
+    MemoryTarget,
     checkpoints_of,
     index,
     nothing,
     once,
+    raw,
     settings,
     some_bytes,
 )
 
 from bucketry.hashing import SEGMENT, Checkpoints
-from bucketry.oci import Digest
-from bucketry.transfer.errors import ContentMismatch, NoSpace, Unreachable
-from bucketry.transfer.events import Again, Ended, Moved, Resumed, Verified
+from bucketry.oci import Descriptor, Digest
+from bucketry.transfer.contract import Destination, RawManifest, Slot
+from bucketry.transfer.copy import copy
+from bucketry.transfer.errors import ContentMismatch, NameUnusable, NoSpace, Unreachable
+from bucketry.transfer.events import Again, Ended, Moved, Note, Resumed, Verified
+from bucketry.transfer.local.layout import LayoutSource
+from bucketry.transfer.local.oci_archive import OciArchive
+from bucketry.transfer.local.oci_archive_filling import OciArchiveFilling
+from bucketry.transfer.local.oci_layout import OciLayout
+from bucketry.transfer.local.oci_layout_filling import OciLayoutFilling
 from bucketry.transfer.pull import pull
 from bucketry.transfer.settings import TransferSettings
+from bucketry.transfer.work import BLOBS_AT_ONCE
 
 BIG = some_bytes(3 * SEGMENT + 12_345)
 DIGEST = str(Digest.of(BIG))
@@ -36,7 +48,7 @@ LIST = checkpoints_of(BIG, MIB)
 
 async def run(
     source: MemorySource,
-    destination: FolderDestination,
+    destination: Destination,
     chosen: TransferSettings,
     heard: Heard | None = None,
     *,
@@ -310,3 +322,129 @@ async def test_a_full_disk_is_said_so(tmp_path: Path, monkeypatch: pytest.Monkey
         await run(source_of(Image(BIG)), destination, settings(tmp_path))
 
     assert destination.abandoned
+
+
+class AfterConfigs(FolderDestination):
+    """Where a layer goes is known only when the config is there."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        super().__init__(folder)
+        self.config = config
+        self.known = asyncio.Event()
+
+    async def slot(self, blob: Descriptor) -> Slot | None:
+        if blob.digest != self.config:
+            await self.known.wait()
+        return await super().slot(blob)
+
+    async def landed(self, blob: Descriptor) -> None:
+        await super().landed(blob)
+        if blob.digest == self.config:
+            self.known.set()
+
+
+async def test_layers_may_wait_for_their_config_however_many_they_are(tmp_path: Path) -> None:
+    image = Image(*(some_bytes(100, n) for n in range(BLOBS_AT_ONCE + 8)))
+    source, destination = source_of(image), AfterConfigs(tmp_path / "to", str(Digest.of(b"{}")))
+
+    async with asyncio.timeout(10):
+        await run(source, destination, settings(tmp_path))
+
+    assert destination.holds(image)
+
+
+# What refers to an image
+
+KINDS: dict[str, tuple[Callable[[Path], Destination], Callable[[Path], LayoutSource]]] = {
+    "oci": (OciLayoutFilling, OciLayout),
+    "oci-archive": (OciArchiveFilling, OciArchive),
+}
+
+
+def signed() -> tuple[MemorySource, dict[str, RawManifest], set[str]]:
+    """An image that is signed in all ways, and what is to be in a repository that it was copied to: tags, manifests."""
+    image = Image(SMALL)
+    source = source_of(image)
+    signature = Image(b"signature", subject=image.manifest.descriptor)
+    countersigned = Image(b"countersigned", subject=signature.manifest.descriptor)
+    platform = Image(b"for one platform")
+    several = index((platform.manifest, "linux/amd64"))
+    about = {**json.loads(several.body), "subject": json.loads(signature.manifest.body)["subject"]}
+    several = raw(about)
+    cosigned = Image(b"cosigned")
+    tag = f"sha256-{image.manifest.digest.hex}.sig"
+    for made in (signature, countersigned, platform):
+        source.add(made.manifest, blobs=made.blobs)
+    source.add(several)
+    source.add(cosigned.manifest, tag=tag, blobs=cosigned.blobs)
+    source.referring[str(image.manifest.digest)] = [signature.manifest.descriptor, several.descriptor]
+    source.referring[str(signature.manifest.digest)] = [countersigned.manifest.descriptor]
+    manifests = {image.manifest, signature.manifest, countersigned.manifest, platform.manifest, several}
+    by_tag = {"v1": image.manifest, tag: cosigned.manifest}
+    return source, by_tag, {str(manifest.digest) for manifest in (*manifests, cosigned.manifest)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_refers_to_an_image_comes_along_into_a_layout_and_out_of_it(kind: str, tmp_path: Path) -> None:
+    make, opened = KINDS[kind]
+    source, by_tag, manifests = signed()
+    chosen = settings(tmp_path, referrers=True)
+
+    for _ in range(2):
+        await run(source, make(tmp_path / "out"), chosen)
+
+    layout, target = opened(tmp_path / "out"), MemoryTarget()
+    # The image needs no tag, though others lie beside it.
+    await copy(layout, target, tag="v1", settings=chosen, listen=Heard())
+    assert target.by_tag == by_tag
+    assert set(target.manifests) == manifests
+    for digest, known in source.referring.items():
+        found = await layout.referrers(Digest.parse(digest))
+        assert [each.digest for each in found] == [each.digest for each in known]
+    await layout.close()
+    if kind == "oci":
+        entries = json.loads((tmp_path / "out" / "index.json").read_bytes())["manifests"]
+        assert len(entries) == 5  # Pulled twice, listed once; what is below another is not listed.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_nothing_comes_along_that_was_not_asked_for(kind: str, tmp_path: Path) -> None:
+    make, opened = KINDS[kind]
+    source, by_tag, _ = signed()
+
+    await run(source, make(tmp_path / "out"), settings(tmp_path))
+
+    layout, target = opened(tmp_path / "out"), MemoryTarget()
+    await copy(layout, target, tag="v1", settings=settings(tmp_path, referrers=True), listen=Heard())
+    assert len(target.manifests) == 1
+    assert target.by_tag == {"v1": by_tag["v1"]}
+    await layout.close()
+
+
+async def test_a_destination_without_a_place_for_it_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    source, _, _ = signed()
+    destination, heard = FolderDestination(tmp_path / "to"), Heard()
+
+    with pytest.raises(NameUnusable, match=r"folder has no place for signatures and SBOMs: .*pull to oci:DIR or"):
+        await run(source, destination, settings(tmp_path, referrers=True), heard)
+
+    assert (heard.events, destination.begun) == ([], None)
+
+
+async def test_of_an_index_that_may_be_signed_as_a_whole_it_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    image, heard = Image(SMALL), Heard()
+    both, signature = index((image.manifest, "linux/amd64")), Image(b"signature")
+    source = source_of(image)
+    source.add(both, tag="latest")
+    source.add(signature.manifest, tag=f"sha256-{both.digest.hex}.sig", blobs=signature.blobs)
+
+    await run(source, OciLayoutFilling(tmp_path / "one"), settings(tmp_path, referrers=True), heard)
+    await run(source, OciLayoutFilling(tmp_path / "all"), settings(tmp_path, referrers=True), heard, whole=True)
+
+    (note,) = [event.text for event in heard.events if isinstance(event, Note)]
+    assert "--all-platforms" in note
+    assert len(await OciLayout(tmp_path / "one").tags()) == 1
+    assert len(await OciLayout(tmp_path / "all").tags()) == 2
