@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
     "tests.store.suite_lists",
     "tests.store.suite_multipart",
     "tests.store.suite_parts",
+    "tests.store.suite_foreign",
 )
 
 from tests.store.suite import StoreSuite  # noqa: E402

@@ -14,25 +14,50 @@ from tests.store.suite import StoreSuite
 from tests.store.suite_multipart import KEY
 
 from bucketry.store.contract import MIN_PART, Part, Store
-from bucketry.store.s3 import S3Store
+from bucketry.store.s3 import S3Settings, S3Store
 
 _prefixes = itertools.count()
+
+
+class Planted(S3Store):
+    """A store with another one around it, to which nothing below this one's root is foreign."""
+
+    def __init__(self, settings: S3Settings, around: S3Store) -> None:
+        super().__init__(settings)
+        self.around = around
+        self.root = settings.root
+
+
+class S3Garden:
+    def __init__(self, store: Store) -> None:
+        assert isinstance(store, Planted)
+        self._store = store
+
+    async def plant(self, key: str, body: bytes) -> None:
+        await self._store.around.put(self._store.root + key, body)
+
+    async def uproot(self, key: str) -> None:
+        await self._store.around.delete(self._store.root + key)
 
 
 @asynccontextmanager
 async def s3(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     seaweed: Seaweed = request.getfixturevalue("seaweed")
-    store = S3Store(seaweed.settings(f"suite{next(_prefixes)}"))
-    await store.start()
+    around = S3Store(seaweed.settings(""))
+    store = Planted(seaweed.settings(f"suite{next(_prefixes)}"), around)
+    await around.start()
     try:
+        await store.start()
         yield store
     finally:
         await store.close()
+        await around.close()
 
 
 S3 = Backend(
     "s3",
     s3,
+    S3Garden,
     min_part=MIN_PART,
     refuses_stale_parts=False,
     knows_parts=False,
