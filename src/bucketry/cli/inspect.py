@@ -77,7 +77,7 @@ def inspect(
             stack.push_async_callback(opening.close)
             source = await open_source(place, opening)
             stack.push_async_callback(source.close)
-            reference = place.reference if place.kind in ("registry", "bucket") else None
+            reference = place.reference if place.kind in ("registry", "bucket", "site") else None
             try:
                 manifest = await source.manifest(reference)
             except ImageMissing as error:

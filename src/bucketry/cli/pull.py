@@ -98,7 +98,7 @@ def pull(
             return await transfer(
                 source,
                 await open_destination(whither, opening),
-                reference=whence.reference if whence.kind in ("registry", "bucket") else None,
+                reference=whence.reference if whence.kind in ("registry", "bucket", "site") else None,
                 # `docker load` calls it what the archive does, and that is what it is called here, unless it is named.
                 tag=own_name if whither.kind == "docker-archive" else whither.tag,
                 settings=chosen,

@@ -53,7 +53,7 @@ class ExtensionHandlers:
             name=wire.NAME,
             description="Parts of one blob in parallel, verified by SHA-256 checkpoints (version 1)",
             url="docs/rfcs/0003-parallel-extension.md",
-            endpoints=(f"{wire.NAME}/uploads", f"{wire.NAME}/checkpoints"),
+            endpoints=(wire.UPLOADS, wire.CHECKPOINTS),
             put_up_to=self._registry.parallel.put_up_to,
         )
         return Response(msgspec.json.encode(wire.Extensions(extensions=(about,))), media_type="application/json")

@@ -8,6 +8,7 @@
 ``docker-archive:FILE[:name]``  what ``docker save`` writes
 ``oci:DIR[:tag]``               an OCI layout
 ``oci-archive:FILE[:tag]``      an OCI layout in a tar
+``https://host/name:tag``       a published site; ``https://host/folder//name:tag`` where it is not at the top
 =============================== ==========================================================================
 
 In ``s3://bucket/a/b/name:tag`` and ``file:/a/b/name:tag`` the registry may be at any of the folders: it is where its
@@ -29,13 +30,13 @@ from bucketry.oci.reference import DEFAULT_TAG
 from bucketry.oci.text import quoted
 from bucketry.transfer.errors import NameUnusable
 
-Kind: TypeAlias = Literal["registry", "bucket", "docker-daemon", "docker-archive", "oci", "oci-archive"]
+Kind: TypeAlias = Literal["registry", "bucket", "docker-daemon", "docker-archive", "oci", "oci-archive", "site"]
 
 Role: TypeAlias = Literal["push from", "push to", "pull from", "pull to", "copy from", "copy to", "inspect"]
 """What the name stands for in a command. A plain name is an image of the Docker Engine where a push begins and where
 a pull ends, and a repository of a registry everywhere else."""
 
-_SOURCES: Final[frozenset[Kind]] = frozenset({"registry", "bucket", "oci", "oci-archive"})
+_SOURCES: Final[frozenset[Kind]] = frozenset({"registry", "bucket", "oci", "oci-archive", "site"})
 _SAVED: Final[frozenset[Kind]] = frozenset({"docker-daemon", "docker-archive"})
 _REPOSITORIES: Final[frozenset[Kind]] = frozenset({"registry", "bucket"})
 _ALLOWED: Final[dict[Role, frozenset[Kind]]] = {
@@ -55,9 +56,19 @@ _FORMS: Final[dict[Kind, str]] = {
     "docker-archive": "docker-archive:FILE",
     "oci": "oci:DIR:TAG",
     "oci-archive": "oci-archive:FILE:TAG",
+    "site": "https://HOST/NAME:TAG",
 }
-_ORDER: Final[tuple[Kind, ...]] = ("registry", "bucket", "docker-daemon", "docker-archive", "oci", "oci-archive")
+_ORDER: Final[tuple[Kind, ...]] = (
+    "registry",
+    "bucket",
+    "docker-daemon",
+    "docker-archive",
+    "oci",
+    "oci-archive",
+    "site",
+)
 _WORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9+-]*):(.*)", re.DOTALL)
+_FOLDER: Final = re.compile(r"[A-Za-z0-9._~@-]+", re.ASCII)
 _OTHERS: Final = {
     "dir": "oci",
     "containers-storage": "docker-daemon",
@@ -78,7 +89,9 @@ class Place:
     text: str
     """As it was typed."""
     image: ImageReference | None = None
-    """Of a registry."""
+    """Of a registry, and of a site."""
+    plain: bool = False
+    """Of a site: over http."""
     store: str = ""
     """Of a bucket: what comes before all folders, such as ``s3://bucket`` or ``file:/``."""
     folders: tuple[str, ...] = ()
@@ -88,7 +101,7 @@ class Place:
     options: str = ""
     """Of a bucket: the query of its URL."""
     path: str = ""
-    """Of archives and layouts."""
+    """Of archives and layouts; of a site: below which path of its host it is, empty or ``/…``."""
     name: str = ""
     """Of archives and layouts: the image in them; of the Docker Engine: the image."""
     tag: str | None = None
@@ -145,6 +158,8 @@ def _parse(text: str, role: Role) -> Place:
             return _engine(text, rest)
         case "docker-archive" | "oci" | "oci-archive":
             return _file(name, text, rest)
+        case "http" | "https" if rest.startswith("//"):
+            return _site(name, text, rest[2:], role)
         case "docker" if rest.startswith("//"):
             return _registry(text, rest[2:])
     _refuse_near(name, rest, text)
@@ -155,8 +170,6 @@ def _parse(text: str, role: Role) -> Place:
 
 def _refuse_near(name: str, rest: str, text: str) -> None:
     """A word that is none of ours could be a host, or a name with a tag; what is close to one of ours is a slip."""
-    if name.lower() in ("http", "https") and rest.startswith("//"):
-        raise NameUnusable(f"{quoted(text)}: leave out {name}://, and write {quoted(rest.strip('/'))}")
     scheme = rest.startswith("//")
     near = _OTHERS.get(name.lower()) if scheme or name.lower() not in ("podman", "gs") else None
     if near is None and name and name not in _WORDS and (scheme or len(name) > 5):
@@ -182,6 +195,26 @@ def _registry(text: str, name: str) -> Place:
     except OCIError as error:
         raise NameUnusable(error.message) from error
     return Place("registry", text, image=image, tag=image.tag, digest=image.digest)
+
+
+def _site(scheme: str, text: str, rest: str, role: Role) -> Place:
+    if "site" not in _ALLOWED[role]:
+        raise NameUnusable(f"{quoted(text)}: leave out {scheme}://, and write {quoted(rest.strip('/'))}")
+    authority, _, path = rest.partition("/")
+    folder, two, name = path.partition("//")
+    if path.startswith("/"):
+        folder, name = "", path[1:]
+    elif not two:
+        folder, name = "", path
+    parts = folder.split("/") if folder else []
+    if not all(map(_FOLDER.fullmatch, parts)) or any(part in (".", "..") for part in parts):
+        raise NameUnusable(f"{quoted(text)}: {quoted(folder)} is no path of a site: write {_FORMS['site']}")
+    try:
+        image = ImageReference.parse(f"{authority}/{name}")
+    except OCIError as error:
+        raise NameUnusable(f"{quoted(text)}: {error.message}") from error
+    root = "".join(f"/{part}" for part in parts)
+    return Place("site", text, image=image, plain=scheme == "http", path=root, tag=image.tag, digest=image.digest)
 
 
 def _engine(text: str, name: str) -> Place:

@@ -79,6 +79,8 @@ async def open_source(place: Place, opening: Opening) -> Source:
     match place.kind:
         case "registry":
             return _remote(place, opening)
+        case "site":
+            return _site(place, opening)
         case "bucket":
             return await open_bucket(place, opening, write=False)
         case "oci":
@@ -148,7 +150,13 @@ async def open_destination(place: Place, opening: Opening) -> Destination:
 def mountable(source: Place, target: Place) -> str | None:
     """The repository beside the target that has the source's blobs; None where it is not known to be there."""
     one, other = source.image, target.image
-    if one is None or other is None or one.registry != other.registry or one.repository == other.repository:
+    if (
+        one is None
+        or other is None
+        or source.kind != "registry"
+        or one.registry != other.registry
+        or one.repository == other.repository
+    ):
         return None
     return one.repository
 
@@ -158,6 +166,15 @@ def _remote(place: Place, opening: Opening) -> RemoteRepository:
 
     assert place.image is not None
     return RemoteRepository(opening.session(), place.image)
+
+
+def _site(place: Place, opening: Opening) -> RemoteRepository:
+    from bucketry.transfer.remote import RemoteRepository
+
+    assert place.image is not None
+    session = opening.session()
+    endpoint = session.site(place.image.registry, plain=place.plain, root=place.path)
+    return RemoteRepository(session, place.image, endpoint=endpoint, name=place.text)
 
 
 async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketRepository:

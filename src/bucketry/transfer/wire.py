@@ -17,6 +17,10 @@ NAME = "_bucketry"
 DISCOVER = "_oci/ext/discover"
 """Below ``/v2/``: where a registry lists its extensions (the distribution spec's extension document)."""
 
+UPLOADS = f"{NAME}/uploads"
+CHECKPOINTS = f"{NAME}/checkpoints"
+"""Endpoints of the extension, as a registry lists them. A published site has the second alone."""
+
 UPLOAD_TYPE = "application/vnd.bucketry.upload.v1+json"
 CHECKPOINTS_TYPE = "application/vnd.bucketry.checkpoints.v1"
 

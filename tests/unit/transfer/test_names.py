@@ -30,6 +30,22 @@ def test_registries(text: str, role: Role, kind: str, image: str) -> None:
     assert (place.kind, str(place.image)) == (kind, image)
 
 
+@pytest.mark.parametrize(
+    ("text", "image", "plain", "path"),
+    [
+        ("https://reg.example/team/app:v1", "reg.example/team/app:v1", False, ""),
+        ("http://localhost:8080/app", "localhost:8080/app", True, ""),
+        ("https://cdn.example/some/Folder//team/app:v1", "cdn.example/team/app:v1", False, "/some/Folder"),
+        (f"https://cdn.example//app@{DIGEST}", f"cdn.example/app@{DIGEST}", False, ""),
+    ],
+)
+@pytest.mark.parametrize("role", ["pull from", "copy from", "push from", "inspect"])
+def test_sites(text: str, image: str, plain: bool, path: str, role: Role) -> None:
+    place = parse_place(text, role=role)
+
+    assert (place.kind, str(place.image), place.plain, place.path) == ("site", image, plain, path)
+
+
 @pytest.mark.parametrize("role", ["push from", "pull to"])
 def test_a_plain_name_is_the_engines_where_images_are_local(role: Role) -> None:
     assert parse_place("app:v1", role=role) == parse_place("app:v1", role=role)
@@ -106,7 +122,12 @@ def test_a_digest_in_a_bucket() -> None:
         ("gs://bucket/app", "push to", "did you mean s3:"),
         ("dir:/tmp/app", "pull to", "did you mean oci:"),
         ("containers-storage:app", "push from", "did you mean docker-daemon:"),
-        ("https://reg.example/app", "pull from", "leave out https://"),
+        ("https://reg.example/app", "push to", "leave out https://"),
+        ("https://reg.example/app", "copy to", "leave out https://"),
+        ("https://reg.example/App", "pull from", "repository name"),
+        ("https://reg.example/../x//app", "pull from", "no path of a site"),
+        ("https://reg.example/a b//app", "pull from", "no path of a site"),
+        ("https://user@reg.example/app", "pull from", "user@reg.example"),
         ("ftp://reg.example/app", "pull from", "there are no ftp://"),
         ("s3:bucket/app", "push to", "s3://BUCKET/PREFIX/NAME:TAG"),
         ("s3://bucket", "push to", "s3://BUCKET/PREFIX/NAME:TAG"),

@@ -37,19 +37,20 @@ _MISMATCH: Final = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
 
 
 class Endpoint:
-    """The registry ``host``, whose API is at ``origin``. Made by `Session.registry`."""
+    """The registry ``host``, whose API is at ``origin``, below ``root`` (empty, or ``/…``). Made by `Session`."""
 
-    def __init__(self, session: Session, host: str, origin: URL, source: CredentialSource) -> None:
+    def __init__(self, session: Session, host: str, origin: URL, source: CredentialSource, *, root: str = "") -> None:
         self.session = session
         self.host = host
         self.origin = origin
+        self._root = root
         self._auth = Authorizer(session, host, origin, source)
         self._looked = False
         self._looking = asyncio.Lock()
 
     def url(self, target: str | URL) -> URL:
         """``target``: a path, encoded, with its query; or an address in full."""
-        return target if isinstance(target, URL) else self.origin.join(URL(target, encoded=True))
+        return target if isinstance(target, URL) else self.origin.join(URL(self._root + target, encoded=True))
 
     def owns(self, url: URL) -> bool:
         """Whether an address is the registry's own, and may have its credentials."""

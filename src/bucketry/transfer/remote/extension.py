@@ -70,19 +70,22 @@ class Extension:
         self._path = f"/v2/{repository}/{wire.NAME}"
         self._purpose = purpose
         self._reading = reading
-        self._offered: bool | None = None
+        self._offered: frozenset[str] | None = None
         self._put_up_to = 0
         self._reach = _Reach()
         self._asking = asyncio.Lock()
 
-    async def offered(self, *, reading: bool = False) -> bool:
-        """Whether there is one: asked once. What does not say so has none. ``reading``: nothing will be written.
+    async def offered(self) -> bool:
+        """Whether blobs can be sent in parts: asked once. What does not say so does not take them.
 
         Raises `Unreachable`, and `NotAuthenticated` where the registry lets nobody in with these credentials.
         """
+        return wire.UPLOADS in await self._endpoints(self._purpose)
+
+    async def _endpoints(self, purpose: Purpose) -> frozenset[str]:
         async with self._asking:
             if self._offered is None:
-                self._offered = await self._discover(self._reading if reading else self._purpose)
+                self._offered = await self._discover(purpose)
         return self._offered
 
     async def takes_put(self, size: int) -> bool:
@@ -126,7 +129,8 @@ class Extension:
             return None
         limit = min(MAX_ENCODED, _HEADER + _STATE * -(-blob.size // MIN_SEGMENT))
         try:
-            if not await self.offered(reading=True):
+            # Nothing will be written.
+            if wire.CHECKPOINTS not in await self._endpoints(self._reading):
                 return None
             target = f"{self._path}/checkpoints/{blob.digest}"
             headers = {"Accept": wire.CHECKPOINTS_TYPE}
@@ -145,12 +149,12 @@ class Extension:
         fits = is_list_of(found, blob) and (found.segment >= MIN_SEGMENT or found.count == 1)
         return found if fits else None
 
-    async def _discover(self, purpose: Purpose) -> bool:
+    async def _discover(self, purpose: Purpose) -> frozenset[str]:
         try:
             async with await self._endpoint.request("GET", f"/v2/{wire.DISCOVER}", purpose) as answer:
                 if answer.status != 200 or answer.foreign:
                     await answer.discard()
-                    return False
+                    return frozenset()
                 found = await self._decoded(answer, wire.Extensions, "asking for extensions")
         except Unreachable:
             # Nobody knows yet: the layers of a registry that starts again shall not travel whole for that.
@@ -158,14 +162,14 @@ class Extension:
         except NotAuthenticated:
             # Some let nobody in at paths they do not know. Where they do not at their door either, that is to be said.
             await self._at_the_door(purpose)
-            return False
+            return frozenset()
         except TransferError:
-            return False
+            return frozenset()
         for extension in found.extensions:
             if extension.name == wire.NAME:
                 self._put_up_to = extension.put_up_to
-                return True
-        return False
+                return frozenset(extension.endpoints)
+        return frozenset()
 
     async def _at_the_door(self, purpose: Purpose) -> None:
         """Raises `NotAuthenticated` where the registry does not take these credentials at all."""

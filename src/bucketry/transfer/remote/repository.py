@@ -26,6 +26,7 @@ from bucketry.transfer.remote.address import shown
 from bucketry.transfer.remote.answer import Answer, clean
 from bucketry.transfer.remote.auth import Purpose
 from bucketry.transfer.remote.blob import RemoteBlob
+from bucketry.transfer.remote.endpoint import Endpoint
 from bucketry.transfer.remote.extension import Extension, ExtensionUpload
 from bucketry.transfer.remote.paging import pages, whole
 from bucketry.transfer.remote.session import Session
@@ -63,10 +64,16 @@ class _Index(msgspec.Struct, rename="camel"):
 
 
 class RemoteRepository:
-    """``reference``'s repository, as `Source` and as `Target`. The session is its owner's to close."""
+    """``reference``'s repository, as `Source` and as `Target`. The session is its owner's to close.
 
-    def __init__(self, session: Session, reference: ImageReference) -> None:
-        self._endpoint = session.registry(reference.registry)
+    ``endpoint``: where it is, if not at the registry that the reference names; it is called ``name`` then.
+    """
+
+    def __init__(
+        self, session: Session, reference: ImageReference, *, endpoint: Endpoint | None = None, name: str | None = None
+    ) -> None:
+        self._endpoint = session.registry(reference.registry) if endpoint is None else endpoint
+        self._name = str(reference) if name is None else name
         self._session = session
         self._reference = reference
         self._repository = reference.repository
@@ -78,7 +85,7 @@ class RemoteRepository:
 
     @property
     def name(self) -> str:
-        return str(self._reference)
+        return self._name
 
     @property
     def reference(self) -> ImageReference:

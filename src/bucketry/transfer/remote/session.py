@@ -86,6 +86,16 @@ class Session:
             endpoint = self._endpoints[host] = Endpoint(self, host, self._origin(host), self._credentials)
         return endpoint
 
+    def site(self, host: str, *, plain: bool, root: str) -> Endpoint:
+        """A published site at ``host``, below the path ``root`` (empty, or ``/…``); ``plain``: over http.
+
+        Raises `Misconfigured` for plain http to another machine, without ``insecure``.
+        """
+        origin = registry_origin(host, plain=plain)
+        if plain and not self._insecure and not is_loopback(origin.host or ""):
+            raise Misconfigured(f"http://{host} is read without TLS: write https://{host}, or allow it with --insecure")
+        return Endpoint(self, host, origin, self._credentials, root=root)
+
     async def send(
         self,
         method: str,

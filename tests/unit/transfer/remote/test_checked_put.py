@@ -51,7 +51,13 @@ class Registry:
         return {"urls": {"1": url}, "expires": self.expires, "headers": HEADERS}
 
     def discover(self) -> web.Response:
-        extension = {"name": "_bucketry", "description": "", "url": "", "endpoints": [], "putUpTo": self.put_up_to}
+        extension = {
+            "name": "_bucketry",
+            "description": "",
+            "url": "",
+            "endpoints": ["_bucketry/uploads"],
+            "putUpTo": self.put_up_to,
+        }
         return json_answer({"extensions": [extension]})
 
     def begin(self) -> web.Response:
@@ -98,7 +104,7 @@ async def test_the_registry_says_up_to_which_size(registry: Registry, repository
 
 
 async def test_a_registry_that_says_nothing_of_it_takes_none(server: Scripted, repository: RemoteRepository) -> None:
-    named = {"extensions": [{"name": "_bucketry", "description": "", "url": "", "endpoints": []}]}
+    named = {"extensions": [{"name": "_bucketry", "description": "", "url": "", "endpoints": ["_bucketry/uploads"]}]}
     server.on("GET", f"/v2/{wire.DISCOVER}", lambda: json_answer(named))
     assert await repository.takes_parts()
     assert not await repository.takes_put(1)

@@ -107,7 +107,13 @@ class Registry:
 DISCOVERED = {
     "extensions": [
         {"name": "_oci", "description": "", "url": "", "endpoints": ["_oci/ext/discover"]},
-        {"name": "_bucketry", "description": "", "url": "", "endpoints": ["_bucketry/uploads"], "new": 1},
+        {
+            "name": "_bucketry",
+            "description": "",
+            "url": "",
+            "endpoints": ["_bucketry/uploads", "_bucketry/checkpoints"],
+            "new": 1,
+        },
     ]
 }
 OPENED = {
@@ -673,3 +679,14 @@ def test_the_script_says_what_the_wire_says() -> None:
     """The scripted registry of these tests speaks the same format as the real one."""
     assert msgspec.convert(OPENED, wire.Opened).session == SESSION
     assert msgspec.convert(DISCOVERED, wire.Extensions).extensions[1].name == wire.NAME
+
+
+async def test_a_site_that_has_checkpoints_alone_is_read_and_takes_no_parts(
+    registry: Registry, repository: RemoteRepository
+) -> None:
+    named = {"name": "_bucketry", "description": "", "url": "", "endpoints": ["_bucketry/checkpoints"]}
+    registry.server.on("GET", "/v2/_oci/ext/discover", lambda: json_answer({"extensions": [named]}))
+    registry.server.on("GET", CHECKPOINTS, lambda: web.Response(body=listed(), content_type=wire.CHECKPOINTS_TYPE))
+
+    assert await repository.blob(described()).checkpoints() == Checkpoints.parse(listed())
+    assert not await repository.takes_parts()
