@@ -82,6 +82,15 @@ async def pushed(registry: Registry, data: bytes) -> Blob:
     return await registry.uploads.push(REPO, Digest.of(data), Chunk(body(), len(data)))
 
 
+THEIRS = f"docker/registry/v2/blobs/sha256/{Digest.of(DATA).hex[:2]}/{Digest.of(DATA).hex}/data"
+"""Where an old registry keeps the bytes."""
+
+
+async def adopted(registry: Registry) -> Blob:
+    """The blob of bytes that another program wrote, which are there."""
+    return await registry.blobs.publish(REPO, Digest.of(DATA), len(DATA), THEIRS, exclusive=False)
+
+
 async def answer(
     delivery: Delivery,
     blob: Blob,
@@ -312,3 +321,56 @@ async def test_file_that_is_gone_is_an_error_before_the_head(local: Registry, tm
     await local.store.delete(blob.data)
     with pytest.raises(NotFound):
         await answer(Delivery(local, DeliveryConfig()), blob, sendfile=True)
+
+
+# Adopted blobs
+
+
+@pytest.fixture
+async def foreign(registry: Registry, store: PresigningStore) -> Blob:
+    store.plant(THEIRS, DATA, content_type="text/html")
+    return await adopted(registry)
+
+
+async def test_adopted_blob_is_sent_like_any_other(registry: Registry, foreign: Blob) -> None:
+    status, headers, body = await sent(await answer(proxy(registry), foreign))
+    assert (status, body, headers["content-type"]) == (200, DATA, "application/octet-stream")
+    status, headers, body = await sent(await answer(proxy(registry), foreign, "bytes=-24"))
+    assert (status, body, headers["content-range"]) == (206, DATA[1000:], "bytes 1000-1023/1024")
+    status, _, body = await sent(await answer(proxy(registry), foreign, "bytes=0-9,500-519"))
+    assert (status, DATA[:10] in body, DATA[500:520] in body) == (206, True, True)
+
+
+async def test_adopted_blob_is_redirected_to_with_the_type_of_a_blob(
+    registry: Registry, foreign: Blob, store: PresigningStore
+) -> None:
+    """Whatever the old registry, or who copied its bucket, said of the object."""
+    status, headers, _ = await sent(await answer(redirect(registry), foreign))
+    assert status == 307
+    assert headers["location"].startswith(f"https://bucket.example/{THEIRS}?")
+    [(key, _, response_headers)] = store.presigned
+    assert (key, response_headers) == (THEIRS, {"content-type": "application/octet-stream"})
+
+
+async def test_adopted_file_is_left_to_the_server(local: Registry, tmp_path: Path) -> None:
+    file = tmp_path / THEIRS
+    file.parent.mkdir(parents=True)
+    file.write_bytes(DATA)
+    blob = await adopted(local)
+    delivery = Delivery(local, DeliveryConfig())
+    response = await answer(delivery, blob, sendfile=True)
+    assert isinstance(response, PathResponse)
+    messages: list[Message] = []
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    await response({"type": "http"}, receive, send)
+    assert messages[1] == {"type": "http.response.pathsend", "path": str(file)}
+    assert (await sent(await answer(delivery, blob, "bytes=5-14", sendfile=True)))[2] == DATA[5:15]
+    file.unlink()
+    with pytest.raises(NotFound):
+        await answer(delivery, blob, sendfile=True)
