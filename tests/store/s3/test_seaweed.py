@@ -110,7 +110,7 @@ async def test_a_body_that_does_not_match_its_checksum_is_refused(
     async def wrong(kind: str, body: bytes) -> str:
         return {"md5": "AAAAAAAAAAAAAAAAAAAAAA==", "sha256": "A" * 43 + "="}[kind]
 
-    monkeypatch.setattr("bucketry.store.s3.store.checksum", wrong)
+    monkeypatch.setattr("bucketry.store.s3.bucket.checksum", wrong)
     store = await start(checksum=checksum, retries=1)
     with pytest.raises(Corrupt, match="changed on their way"):
         await store.put("data/a", b"body")

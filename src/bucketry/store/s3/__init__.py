@@ -8,7 +8,9 @@
 - ``errors``: what an answer means, in the contract's errors
 - ``client``: one operation: sign, send, judge, report, retry
 - ``xml``: the documents of the protocol
-- ``store``: the contract
+- ``bucket``: the requests to objects that a store and a site make alike
+- ``store``: the contract of a store
+- ``site``: the contract of a site
 """
 
 from bucketry.store.s3.config import S3Settings

@@ -18,8 +18,9 @@ from bucketry.store.s3.transport import Transport
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """``public`` is where presigned URLs point to, ``signer`` signs them."""
+    """``endpoint`` is where the service is, ``public`` where presigned URLs point to; ``signer`` signs them."""
 
+    endpoint: str
     client: Client
     transport: Transport
     credentials: Credentials
@@ -71,4 +72,5 @@ def connect(
         sleep=sleep,
         random=random,
     )
-    return Connection(client, transport, around.credentials, public, Signer(around.region))
+    endpoint = around.endpoint.rstrip("/").lower()
+    return Connection(endpoint, client, transport, around.credentials, public, Signer(around.region))

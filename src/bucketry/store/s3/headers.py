@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bucketry.store.contract import BULK_PREFIX, OCTET_STREAM, Condition, IfAbsent, IfMatch, ObjectInfo
+from bucketry.store.contract import OCTET_STREAM, Condition, IfAbsent, IfMatch, ObjectInfo
 from bucketry.store.s3.checksums import Sum
 from bucketry.store.s3.config import S3Settings
 from bucketry.store.s3.errors import http_time
@@ -21,25 +21,25 @@ def conditions(condition: Condition | None) -> dict[str, str]:
     return {}
 
 
-def at_rest(settings: S3Settings, key: str) -> dict[str, str]:
-    """How an object is to be kept: encryption, and for blob bytes the storage class."""
+def at_rest(settings: S3Settings, *, bulk: bool) -> dict[str, str]:
+    """How an object is to be kept: encryption, and for blob bytes (``bulk``) the storage class."""
     headers: dict[str, str] = {}
     if settings.sse is not None:
         headers["x-amz-server-side-encryption"] = settings.sse
     if settings.sse_kms_key_id is not None:
         headers["x-amz-server-side-encryption-aws-kms-key-id"] = settings.sse_kms_key_id
-    if settings.storage_class is not None and key.startswith(BULK_PREFIX):
+    if settings.storage_class is not None and bulk:
         headers["x-amz-storage-class"] = settings.storage_class
     return headers
 
 
-def sum_of(settings: S3Settings, key: str) -> Sum | None:
-    """The checksum that a body goes with."""
+def sum_of(settings: S3Settings, *, bulk: bool) -> Sum | None:
+    """The checksum that a body goes with; ``bulk`` as above."""
     kind = settings.checksum
     if kind == "none":
         return None
     if kind == "auto":
-        return None if key.startswith(BULK_PREFIX) else "md5"
+        return None if bulk else "md5"
     return kind
 
 

@@ -61,7 +61,7 @@ class Presigning:
             "content-type": OCTET_STREAM,
             **conditions(IF_ABSENT),
             HEADERS["sha256"]: b64encode(sha256).decode(),
-            **at_rest(self.settings, key),
+            **at_rest(self.settings, bulk=checks.is_bulk(key)),
         }
         return PresignedPut(await self._url("PUT", key, (), expires, headers), MappingProxyType(headers))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
@@ -35,28 +34,19 @@ from bucketry.store.contract import (
     UploadNotFound,
 )
 from bucketry.store.observe import NULL_OBSERVER, StoreObserver
-from bucketry.store.s3 import xml
-from bucketry.store.s3.checksums import HEADERS, PartTag, checksum
-from bucketry.store.s3.client import Client, Failed, Reply, Request, Tries
+from bucketry.store.s3.bucket import Bucket
+from bucketry.store.s3.checksums import PartTag
+from bucketry.store.s3.client import Tries
 from bucketry.store.s3.config import S3Settings
-from bucketry.store.s3.connection import Connection, connect
-from bucketry.store.s3.credentials import Surroundings, look_around
-from bucketry.store.s3.headers import at_rest, conditions, object_info, sum_of
+from bucketry.store.s3.headers import at_rest, object_info, sum_of
 from bucketry.store.s3.presigning import Presigning, sums_parts
-from bucketry.store.s3.reading import read_object
-from bucketry.store.s3.transport import tls_context
 from bucketry.store.s3.uploads import list_parts, list_uploads, upload_name
-
-DELETE_BATCH = 1000
-"""Keys of one DeleteObjects request."""
-
-_PARALLEL_DELETES = 16
 
 # Never written. Deleting it if it has an etag that no object has tells whether conditions of deletes are heeded.
 _NO_SUCH_KEY = "~bucketry/no-such-object"
 
 
-class S3Store:
+class S3Store(Bucket):
     """Objects below ``settings.root`` of a bucket.
 
     What S3 does not promise, and neither does this: etags of equal bodies are equal (they are mostly the MD5 of the
@@ -76,20 +66,8 @@ class S3Store:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
     ) -> None:
-        self._settings = settings
-        self._observer = observer
-        self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._random = random
-        self._root = settings.root
-        self._connected: Connection | None = None
+        super().__init__(settings, observer=observer, clock=clock, monotonic=monotonic, sleep=sleep, random=random)
         self._conditional_delete = settings.conditional_delete is not False
-        self._deletes_many = True
-
-    @property
-    def url(self) -> str:
-        return self._settings.url
 
     @property
     def capabilities(self) -> Capabilities:
@@ -110,21 +88,7 @@ class S3Store:
         """
         if self._connected is not None:
             return
-        try:
-            around, context = await asyncio.to_thread(self._look_around)
-            connected = connect(
-                self._settings,
-                around,
-                context,
-                observer=self._observer,
-                clock=self._clock,
-                monotonic=self._monotonic,
-                sleep=self._sleep,
-                random=self._random,
-            )
-        except ValueError as error:
-            raise StoreError(f"{self.url} cannot be used: {error}") from error
-        self._connected = connected
+        connected = await self._connect()
         try:
             await connected.credentials.get()
             await self.list("", limit=1)
@@ -134,38 +98,22 @@ class S3Store:
             await self.close()
             raise
 
-    async def close(self) -> None:
-        connected, self._connected = self._connected, None
-        if connected is not None:
-            await connected.credentials.close()
-            await connected.transport.close()
-
     # Reading
 
     async def get(self, key: str, *, limit: int = 16 * 1024 * 1024) -> StoredObject:
         checks.check_key(key)
-        return await self._get(key, limit, Tries())
-
-    async def _get(self, key: str, limit: int, tries: Tries) -> StoredObject:
-        reply = await self._client.call(self._request("get", "GET", key), limit=limit, tries=tries)
+        reply = await self._get(key, limit, Tries())
         return StoredObject(object_info(key, reply.headers, len(reply.body)), reply.body)
 
     async def head(self, key: str) -> ObjectInfo:
         checks.check_key(key)
-        reply = await self._client.call(self._request("head", "HEAD", key))
-        length = reply.headers.get("Content-Length", "")
-        if not length.isdigit():
-            raise Corrupt(f"{self.url}: head {key}: the answer names no size")
-        return object_info(key, reply.headers, int(length))
+        reply, size = await self._head(key)
+        return object_info(key, reply.headers, size)
 
     async def read(self, key: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         checks.check_key(key)
         checks.check_range(start, stop)
-        if stop == start:
-            await self.head(key)
-            return
-        request = self._request("read", "GET", key, accept=(416,))
-        pieces = read_object(self._client, request, start, stop, url=self.url)
+        pieces = self._read(key, start, stop)
         try:
             async for piece in pieces:
                 yield piece
@@ -184,65 +132,15 @@ class S3Store:
         condition: Condition | None = None,
     ) -> str:
         kept = checks.check_put(key, content_type, metadata)
-        headers = {"content-type": content_type, **at_rest(self._settings, key), **conditions(condition)}
+        headers = {"content-type": content_type, **at_rest(self._settings, bulk=checks.is_bulk(key))}
         headers |= {f"x-amz-meta-{name}": value for name, value in kept.items()}
-        kind = sum_of(self._settings, key)
-        if kind is not None:
-            headers[HEADERS[kind]] = await checksum(kind, body)
-        tries = Tries()
-        request = self._request("put", "PUT", key, headers=headers, body=body)
-        try:
-            reply = await self._client.call(request, tries=tries)
-        except BucketMissing:
-            raise
-        except (PreconditionFailed, NotFound, Unavailable) as error:
-            if condition is None:
-                raise
-            if tries.uncertain:
-                return await self._settle(key, body, error)
-            if isinstance(error, NotFound):
-                # AWS answers If-Match so where there is no object.
-                raise PreconditionFailed(f"{self.url}: put {key}: there is no such object") from error
-            raise
-        return self._etag(request, reply)
-
-    async def _settle(self, key: str, body: Buffer, error: StoreError) -> str:
-        """A conditional write whose answer was lost, and which was refused or got no answer when it was repeated:
-        it happened if the object has its body now. If it has not, somebody may have replaced it since."""
-        try:
-            found = await self._get(key, memoryview(body).nbytes, Tries(once=isinstance(error, Unavailable)))
-        except (NotFound, Corrupt, Unavailable):
-            found = None
-        if found is not None and found.body == memoryview(body).cast("B"):
-            return found.info.etag
-        raise Unavailable(
-            f"{self.url}: put {key}: an answer was lost, and the write may or may not have happened: {error}"
-        ) from error
+        return await self._put(key, body, headers, sum_of(self._settings, bulk=checks.is_bulk(key)), condition)
 
     async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
         checks.check_own_key(key)
         if condition is not None and not self._conditional_delete:
             raise Unsupported(f"{self.url} ignores the conditions of deletes")
         await self._delete(key, condition)
-
-    async def _delete(self, key: str, condition: IfMatch | None) -> None:
-        tries = Tries()
-        request = self._request("delete", "DELETE", key, headers=conditions(condition))
-        try:
-            await self._client.call(request, tries=tries)
-        except BucketMissing:
-            raise
-        except (NotFound, PreconditionFailed) as error:
-            if condition is None and isinstance(error, NotFound):
-                return
-            if condition is not None and tries.uncertain:
-                # Gone, or another one: by this request, or by somebody else's.
-                raise Unavailable(
-                    f"{self.url}: delete {key}: an answer was lost, and the deletion may or may not have happened"
-                ) from error
-            if isinstance(error, NotFound):
-                raise PreconditionFailed(f"{self.url}: delete {key}: there is no such object") from error
-            raise
 
     async def _heeds_conditions_of_deletes(self) -> bool:
         try:
@@ -259,33 +157,7 @@ class S3Store:
     async def delete_many(self, keys: Sequence[str]) -> None:
         for key in keys:
             checks.check_own_key(key)
-        for begin in range(0, len(keys), DELETE_BATCH):
-            batch = keys[begin : begin + DELETE_BATCH]
-            if self._deletes_many and len(batch) > 1:
-                try:
-                    await self._delete_batch(batch)
-                    continue
-                except Unsupported:
-                    self._deletes_many = False
-            for first in range(0, len(batch), _PARALLEL_DELETES):
-                some = batch[first : first + _PARALLEL_DELETES]
-                ends = await asyncio.gather(*(self._delete(key, None) for key in some), return_exceptions=True)
-                for end in ends:
-                    if end is not None:
-                        raise end
-
-    async def _delete_batch(self, keys: Sequence[str]) -> None:
-        body = xml.deletion([self._root + key for key in keys])
-        # The one request that S3 takes only with a checksum, and this one is known to all.
-        headers = {"content-type": "application/xml", HEADERS["md5"]: await checksum("md5", body)}
-        request = Request("delete_many", f"delete {len(keys)} objects", "POST", "", (("delete", ""),), headers, body)
-
-        def read(reply: Reply) -> None:
-            for key, fault in xml.parse_deletions(reply.body):
-                if fault.code != "NoSuchKey":
-                    raise Failed(self._client.judge.fault(f"delete {key}", 200, {}, fault))
-
-        await self._client.fetch(request, read)
+        await self._delete_many(keys)
 
     # Listing
 
@@ -298,9 +170,7 @@ class S3Store:
             after = None
         wanted = limit
         while True:
-            listing = await self._client.fetch(
-                self._listing(prefix, after, wanted), lambda reply: xml.parse_listing(reply.body)
-            )
+            listing = await self._page(prefix, after, wanted)
             # What other programs put there may have names that no key has.
             found = [entry for entry in listing.entries if checks.is_key(entry.key.removeprefix(self._root))]
             if (listing.markers or len(found) < len(listing.entries)) and wanted < checks.MAX_LIST:
@@ -319,49 +189,24 @@ class S3Store:
                 raise Corrupt(f"{self.url}: list {prefix}: an empty page that is not the last one")
             after = listing.last.removeprefix(self._root)
 
-    def _listing(self, prefix: str, after: str | None, limit: int) -> Request:
-        query = [
-            ("encoding-type", "url"),
-            ("list-type", "2"),
-            ("max-keys", str(limit)),
-            ("prefix", self._root + prefix),
-        ]
-        if after is not None:
-            query.append(("start-after", self._root + after))
-        return Request("list", f"list {prefix or '/'}", "GET", "", tuple(query))
-
     # Multipart uploads
 
     async def create_multipart(self, key: str, *, part_size: int) -> str:
         checks.check_bulk_key(key)
         checks.check_part_size(part_size, MIN_PART)
-        headers = {"content-type": OCTET_STREAM, **at_rest(self._settings, key)}
-        if self._settings.checksum in ("crc32", "sha256"):
-            headers["x-amz-checksum-algorithm"] = self._settings.checksum.upper()
-        request = self._request("create_multipart", "POST", key, query=(("uploads", ""),), headers=headers)
-        return await self._client.fetch(request, lambda reply: xml.parse_upload_id(reply.body))
+        headers = {"content-type": OCTET_STREAM, **at_rest(self._settings, bulk=True)}
+        return await self._create_upload(key, headers)
 
     async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
         checks.check_bulk_key(key)
         checks.check_part_number(number)
-        query = (("partNumber", str(number)), ("uploadId", upload_name(self.url, upload_id)))
-        kind = sum_of(self._settings, key)
-        value = "" if kind is None else await checksum(kind, body)
-        headers = {} if kind is None else {HEADERS[kind]: value}
-        request = self._request("put_part", "PUT", key, query=query, headers=headers, body=body)
-        try:
-            reply = await self._client.call(request)
-        except BucketMissing:
-            raise
-        except NotFound as error:
-            raise UploadNotFound(f"{self.url}: put part {number} of {key}: no such upload") from error
-        return PartTag(self._etag(request, reply), memoryview(body).nbytes, kind, value).join()
+        return (await self._put_part(key, upload_id, number, body)).join()
 
     async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
         checks.check_bulk_key(key)
         request = self._request("list_parts", "GET", key, query=(("uploadId", upload_name(self.url, upload_id)),))
         try:
-            return await list_parts(self._client, request, url=self.url, kind=sum_of(self._settings, key))
+            return await list_parts(self._client, request, url=self.url, kind=sum_of(self._settings, bulk=True))
         except BucketMissing:
             raise
         except NotFound as error:
@@ -375,48 +220,14 @@ class S3Store:
         for part, tag in zip(parts, tags, strict=True):
             if tag.size not in (None, part.size):
                 raise InvalidPart(f"{self.url}: complete {key}: part {part.number} was put with {tag.size} bytes")
-        body = xml.completion((part.number, tag.etag, tag.element) for part, tag in zip(parts, tags, strict=True))
-        request = self._request(
-            "complete_multipart",
-            "POST",
-            key,
-            query=(("uploadId", upload_name(self.url, upload_id)),),
-            headers={"content-type": "application/xml"},
-            body=body,
-        )
-
-        def read(reply: Reply) -> None:
-            # The head of a success comes first, and whether it was one later.
-            fault = xml.parse_fault(reply.body)
-            if fault is not None:
-                raise Failed(self._client.judge.fault(request.what, 200, reply.headers, fault))
-            xml.parse_completed(reply.body)
-
-        try:
-            await self._client.fetch(request, read)
-        except (UploadNotFound, NotFound) as error:
-            if isinstance(error, BucketMissing):
-                raise
-            # An earlier call, or try, may have completed it: keys of bulk objects are written by one upload only.
-            if await self._size(key) != sum(part.size for part in parts):
-                raise UploadNotFound(f"{self.url}: complete {key}: there is no such upload") from error
-
-    async def _size(self, key: str) -> int | None:
-        try:
-            return (await self.head(key)).size
-        except NotFound:
-            return None
+        numbers = [part.number for part in parts]
+        total = sum(part.size for part in parts)
+        # Where an earlier call completed it, that is as good: keys of bulk objects are written by one upload only.
+        await self._complete_upload(key, upload_id, list(zip(numbers, tags, strict=True)), total)
 
     async def abort_multipart(self, key: str, upload_id: str) -> None:
         checks.check_bulk_key(key)
-        try:
-            query = (("uploadId", upload_name(self.url, upload_id)),)
-            request = self._request("abort_multipart", "DELETE", key, query=query)
-            await self._client.call(request)
-        except BucketMissing:
-            raise
-        except (UploadNotFound, NotFound):
-            return
+        await self._abort_upload(key, upload_id)
 
     async def list_multiparts(self) -> Sequence[PendingUpload]:
         """Every pending upload to a bulk key below this store's root.
@@ -442,40 +253,5 @@ class S3Store:
     # Inside
 
     @property
-    def _connection(self) -> Connection:
-        if self._connected is None:
-            raise RuntimeError("the store is not started")
-        return self._connected
-
-    @property
-    def _client(self) -> Client:
-        return self._connection.client
-
-    @property
     def _presigning(self) -> Presigning:
         return Presigning(self._settings, self._connection, self._clock)
-
-    def _look_around(self) -> tuple[Surroundings, ssl.SSLContext | None]:
-        around = look_around(self._settings, clock=self._clock)
-        secure = around.endpoint.startswith("https:")
-        return around, tls_context(around.ca_bundle) if secure else None
-
-    def _request(
-        self,
-        operation: str,
-        method: str,
-        key: str,
-        *,
-        query: tuple[tuple[str, str], ...] = (),
-        headers: Mapping[str, str] | None = None,
-        body: Buffer | None = None,
-        accept: tuple[int, ...] = (),
-    ) -> Request:
-        what = f"{operation.replace('_', ' ')} {key}"
-        return Request(operation, what, method, self._root + key, query, headers, body, accept)
-
-    def _etag(self, request: Request, reply: Reply) -> str:
-        etag = xml.strip_etag(reply.headers.get("ETag", ""))
-        if not etag:
-            raise Corrupt(f"{self.url}: {request.what}: the answer names no etag")
-        return etag
