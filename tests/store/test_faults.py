@@ -9,6 +9,7 @@ from tests.store.helpers import read_all
 
 from bucketry.store.contract import (
     IF_ABSENT,
+    MIN_PART,
     AccessDenied,
     NotFound,
     Part,
@@ -238,3 +239,21 @@ async def test_every_call_of_a_run_can_be_the_one_that_crashes(inner: MemoryStor
                 await work(FaultyStore(shared, [Rule(fault, at=at)]))
             states.add("".join([each.key for each in (await shared.list("")).objects]))
     assert states == {"", "a", "ab", "b"}
+
+
+async def test_a_call_that_nobody_may_make_meets_no_fault_and_is_not_counted() -> None:
+    """A plan must not hide that the caller is wrong."""
+    inner = MemoryStore()
+    inner.plant("docker/registry/v2/a", b"theirs")
+    store = FaultyStore(inner, [Rule(Refuse(Unavailable("down")), times=None)])
+    for call in (
+        store.put("docker/registry/v2/a", b"ours"),
+        store.delete("docker/registry/v2/a"),
+        store.delete_many(["a", "docker/registry/v2/a"]),
+        store.create_multipart("docker/registry/v2/a", part_size=MIN_PART),
+        store.abort_multipart("docker/registry/v2/a", "x"),
+    ):
+        with pytest.raises(ValueError):
+            await call
+    assert store.log == []
+    assert (await inner.get("docker/registry/v2/a")).body == b"theirs"

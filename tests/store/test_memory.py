@@ -93,3 +93,17 @@ async def test_times_are_of_the_given_clock() -> None:
     now = 2000.0
     assert (await store.head("a")).modified == 1000.0
     assert (await store.list_multiparts())[0].initiated == 1000.0
+
+
+async def test_only_what_is_foreign_is_planted() -> None:
+    store = MemoryStore(directory_order=True)
+    store.plant("docker/registry/v2/a/b", b"x", content_type="text/html")
+    assert (await store.head("docker/registry/v2/a/b")).content_type == "text/html"
+    store.uproot("docker/registry/v2/a/b")
+    store.uproot("docker/registry/v2/a/b")
+    assert await keys_of(store, "") == []
+    for key in ("a", "data/a", "docker/registry/v2", "docker/registry/v2/../a"):
+        with pytest.raises(ValueError):
+            store.plant(key, b"x")
+        with pytest.raises(ValueError):
+            store.uproot(key)
