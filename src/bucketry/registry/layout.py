@@ -58,6 +58,27 @@ def referrer(repository: str, subject: Digest, digest: Digest) -> str:
     return f"{referrers(repository, subject, digest.algorithm)}{digest.hex}"
 
 
+def adopted(repository: str) -> str:
+    """The prefix of the notes of what was taken over from another registry's tree (docs/rfcs/0005-adoption.md)."""
+    return f"repos/{repository}/~adopted/"
+
+
+def adopted_manifests(repository: str, algorithm: str) -> str:
+    return f"{adopted(repository)}manifests/{algorithm}/"
+
+
+def adopted_manifest(repository: str, digest: Digest) -> str:
+    return f"{adopted_manifests(repository, digest.algorithm)}{digest.hex}"
+
+
+def adopted_tags(repository: str) -> str:
+    return f"{adopted(repository)}tags/"
+
+
+def adopted_tag(repository: str, name: str) -> str:
+    return f"{adopted_tags(repository)}{name}"
+
+
 def upload(session_id: str) -> str:
     return f"{UPLOADS_PREFIX}{session_id}"
 

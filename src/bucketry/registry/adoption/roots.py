@@ -1,0 +1,71 @@
+"""Whether there is a tree to adopt, and where it may be instead."""
+
+from __future__ import annotations
+
+from bucketry.registry.adoption import tree
+from bucketry.store.contract import NotFound, Store, StoreError
+
+_LOOKS = 40
+"""List requests, at most, for a hint."""
+_LAST = "~~~~"
+"""After every name that people give to folders."""
+
+
+class TreeMissing(NotFound):
+    """There is no tree of another registry below the root of the store."""
+
+
+async def require_tree(store: Store) -> None:
+    """Raises `TreeMissing`, which names the right root where that was found."""
+    if (await store.list(tree.ROOT, limit=1)).objects:
+        return
+    root = await _find(store)
+    hint = "name the bucket (or folder) and root directory that the old registry was configured with"
+    if root is not None:
+        hint = f"there is one at {root}: did you mean that?"
+    raise TreeMissing(f"{store.url}: there is no {tree.ROOT} below it, nothing to take over; {hint}")
+
+
+async def _find(store: Store) -> str | None:
+    try:
+        return await _above(store) or await _below(store)
+    except StoreError:
+        return None  # It is only a hint.
+
+
+async def _above(store: Store) -> str | None:
+    """Where the store's root is inside of a tree."""
+    parts = tree.ROOT.rstrip("/").split("/")
+    url = store.url.rstrip("/")
+    for count in range(len(parts), 0, -1):
+        inside, rest = "/".join(parts[:count]), "/".join([*parts[count:], "repositories"])
+        root = url.removesuffix(f"/{inside}")
+        # Of a bucket that has the name of a folder of the tree, nothing would be left.
+        if root not in (url, "", "s3:/", "file:") and (await store.list(f"{rest}/", limit=1)).objects:
+            return root
+    return None
+
+
+async def _below(store: Store) -> str | None:
+    """One or two folders deeper, among the first ones that there are."""
+    looks = 0
+    folders = [""]
+    for _ in range(2):
+        deeper: list[str] = []
+        for folder in folders:
+            after: str | None = None
+            while looks < _LOOKS:
+                looks += 1
+                page = await store.list(folder, after=after, limit=1)
+                if not page.objects:
+                    break
+                name, slash, _rest = page.objects[0].key.removeprefix(folder).partition("/")
+                after = f"{folder}{name}/{_LAST}" if slash else page.objects[0].key
+                if not slash:
+                    continue
+                looks += 1
+                if (await store.list(f"{folder}{name}/{tree.ROOT}", limit=1)).objects:
+                    return f"{store.url.rstrip('/')}/{folder}{name}"
+                deeper.append(f"{folder}{name}/")
+        folders = deeper
+    return None
