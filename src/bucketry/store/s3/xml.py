@@ -181,6 +181,14 @@ def parse_completed(body: bytes) -> None:
     parse_as(body, "CompleteMultipartUploadResult")
 
 
+def parse_copied(body: bytes) -> str:
+    """CopyObject and UploadPartCopy: the etag of what was copied."""
+    root = parse(body)
+    if root.tag not in ("CopyObjectResult", "CopyPartResult"):
+        raise Malformed(f"<{root.tag[:50]}> instead of <CopyObjectResult>")
+    return strip_etag(_need(root, "ETag"))
+
+
 def parse_deletions(body: bytes) -> tuple[tuple[str, Fault], ...]:
     """DeleteObjects: the keys that could not be deleted, and why."""
     root = parse_as(body, "DeleteResult")
