@@ -23,7 +23,11 @@ From a bucket, without a server; into files:
 
     bucketry pull s3://my-bucket/registry/app:v1
     bucketry pull registry.example.com/app:v1 docker-archive:app.tar
-    bucketry pull registry.example.com/app:v1 oci:layout:v1 --all-platforms --referrers
+    bucketry pull registry.example.com/app:v1 oci:layout:v1 --all-platforms
+
+With its signatures and SBOMs:
+
+    bucketry pull registry.example.com/app:v1 oci-archive:app.tar:v1 --referrers
 """
 
 
