@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import config, copy, doctor, inspect, login, pull, push, serve, version
+from bucketry.cli import adopt, config, copy, doctor, inspect, login, pull, push, serve, version
 from bucketry.cli.output import complain
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
     0: "It is done.",
     FAILED: "It failed, or the store is refused.",
     USAGE: "It was asked for wrongly: an option, a size, the name of an image or a store, or a file of settings or "
     "credentials that cannot be.",
-    INTERRUPTED: "Ctrl-C. A push, pull or copy goes on where it was when the same command is given again.",
-    143: "SIGTERM, during a push, pull or copy: as Ctrl-C.",
+    BROKEN: "An adoption came to its end, and left out what is broken in the old registry: each is told with its path.",
+    INTERRUPTED: "Ctrl-C. A push, pull, copy or adoption goes on where it was when the same command is given again.",
+    143: "SIGTERM, during a push, pull, copy or adoption: as Ctrl-C.",
 }
 """What a process of any command ends with, and what it means."""
 
@@ -64,19 +65,20 @@ def build() -> App:
     app.command(pull.pull, help_epilogue=pull.EXAMPLES, sort_key=3)
     app.command(copy.copy, help_epilogue=copy.EXAMPLES, sort_key=4)
     app.command(inspect.inspect, help_epilogue=inspect.EXAMPLES, sort_key=5)
-    app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=6)
-    app.command(login.logout, help_epilogue=login.LOGOUT_EXAMPLES, sort_key=7)
-    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=8)
+    app.command(adopt.adopt, help_epilogue=adopt.EXAMPLES, sort_key=6)
+    app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=7)
+    app.command(login.logout, help_epilogue=login.LOGOUT_EXAMPLES, sort_key=8)
+    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES, sort_key=9)
     settings = App(
         name="config",
         help="Look at the configuration.",
         help_epilogue="",
         default_parameter=_NO_DEFAULTS,
-        sort_key=9,
+        sort_key=10,
     )
     settings.command(config.show, help_epilogue=config.EXAMPLES)
     app.command(settings)
-    app.command(version.version, help_epilogue="", sort_key=10)
+    app.command(version.version, help_epilogue="", sort_key=11)
     return app
 
 

@@ -25,6 +25,12 @@ class Began(_Event, frozen=True, kw_only=True, tag="began"):
     dry_run: bool = False
 
 
+class Note(_Event, frozen=True, kw_only=True, tag="note"):
+    """Something a person should know."""
+
+    text: str
+
+
 class Repository(_Event, frozen=True, kw_only=True, tag="repository"):
     """A repository is looked at. Several are at the same time."""
 
@@ -111,7 +117,7 @@ class Report(_Event, frozen=True, kw_only=True, tag="ended"):
     dry_run: bool = False
 
 
-Event: TypeAlias = Began | Repository | Taken | Kept | Problem | Verified | Finished | Report
+Event: TypeAlias = Began | Note | Repository | Taken | Kept | Problem | Verified | Finished | Report
 Listener: TypeAlias = Callable[[Event], None]
 
 

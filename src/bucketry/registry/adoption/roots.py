@@ -17,13 +17,20 @@ class TreeMissing(NotFound):
 
 async def require_tree(store: Store) -> None:
     """Raises `TreeMissing`, which names the right root where that was found."""
-    if (await store.list(tree.ROOT, limit=1)).objects:
-        return
-    root = await _find(store)
+    if not await has_tree(store):
+        raise missing(store.url, await _find(store))
+
+
+async def has_tree(store: Store) -> bool:
+    return bool((await store.list(tree.ROOT, limit=1)).objects)
+
+
+def missing(url: str, root: str | None) -> TreeMissing:
+    """``root``: where there is one, as a person names that store."""
     hint = "name the bucket (or folder) and root directory that the old registry was configured with"
     if root is not None:
-        hint = f"there is one at {root}: did you mean that?"
-    raise TreeMissing(f"{store.url}: there is no {tree.ROOT} below it, nothing to take over; {hint}")
+        hint = f"there is one in {root}: did you mean that?"
+    return TreeMissing(f"{url}: there is no {tree.ROOT} below it, so there is nothing to take over; {hint}")
 
 
 async def _find(store: Store) -> str | None:
