@@ -268,6 +268,24 @@ async def test_only_engines_that_keep_chains_get_less_than_all(
     assert len(json.loads(sent["manifest.json"])[0]["Layers"]) == 3
 
 
+async def test_a_later_run_asks_again_what_the_engine_has(short: Path, tmp_path: Path) -> None:
+    """The config is there by then. Meanwhile the engine has lost the base."""
+    fake = FakeEngine()
+    of_images(fake, BASE)
+    fake.handlers["/images/load"] = lambda request: answered({"stream": ""})
+    async with serving(fake, short) as engine:
+        first = DockerFilling(engine, "app:v1", tmp_path)
+        await begin(first, NEXT)
+        assert await land(first, [NEXT.config, *NEXT.layers[:2]]) == [NEXT.config.digest]
+        await first.abandon()
+    of_images(fake, joined((BASE, 0)))
+    async with serving(fake, short) as engine:
+        written = await fill(DockerFilling(engine, "app:v1", tmp_path), NEXT)
+
+    assert written == [layer.digest for layer in NEXT.layers[1:]]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("path", ["/info", "/version", "/images/json"])
 async def test_an_engine_that_does_not_say_gets_all(path: str, short: Path, tmp_path: Path) -> None:
     fake = FakeEngine()

@@ -19,10 +19,10 @@ from tests.support.images import (
     write_layout,
 )
 from tests.support.tools import run, tool
-from tests.unit.transfer.local.filled import as_packed, begin, blobs, described, fill, land, put
+from tests.unit.transfer.local.filled import as_packed, begin, blobs, described, fill, land, put, raw
 from tests.unit.transfer.local.tars import members
 
-from bucketry.transfer.contract import Destination, Slot
+from bucketry.transfer.contract import Destination, ReferringDestination, Slot
 from bucketry.transfer.errors import NameUnusable, NoSpace, Refused, SourceDamaged, TransferError
 from bucketry.transfer.local.docker_archive_filling import DockerArchiveFilling
 from bucketry.transfer.local.layout import REF_NAME
@@ -107,6 +107,21 @@ async def test_archives_are_the_same_whenever_they_are_written(kind: Kind, tmp_p
         assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
     else:
         assert (tmp_path / "one/index.json").read_bytes() == (tmp_path / "two/index.json").read_bytes()
+
+
+@pytest.mark.parametrize("make", [OciLayoutFilling, OciArchiveFilling])
+async def test_an_index_that_nobody_would_read_is_not_written(
+    make: Callable[[Path], ReferringDestination], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bucketry.transfer.local.filling.MAX_MANIFEST", 500)
+    destination = make(tmp_path / "out")
+    destination.take_along([(f"about-{n}", raw(image.manifest)) for n, image in enumerate(INDEX.images)])
+
+    with pytest.raises(Refused, match=r"index\.json of oci.* would have [56]\d\d bytes, and at most 500 are read"):
+        await fill(destination, INDEX, "v1")
+    await destination.abandon()
+    assert not (tmp_path / "out").is_file()
+    assert not (tmp_path / "out" / "index.json").exists()
 
 
 class TestLayoutsThatHaveImages:
