@@ -26,6 +26,11 @@ S5CMD_SETTINGS: Mapping[str, Sequence[str]] = {
 }
 """Its defaults are 5 parts of 50 MiB at once; the other setting is as many connections as bucketry may use."""
 
+SLOW = "2m"
+"""Of each connection, where neither the S3 server nor a client is short of CPU: then connections are what counts."""
+
+SAME = ("--parallel", "32")
+
 REPOSITORY = "bench/image"
 
 
@@ -47,11 +52,12 @@ def parallel(ground: Ground) -> Sequence[Row]:
     with ground.services.scratch("image", expected=size) as folder:
         image = make_image(folder / "layout", Layer("transfers", size))
         for _ in range(ground.scale.rounds):
-            with _sides(ground, image) as sides:
-                for name, seconds in _round(sides):
-                    rates[name].append(image.size / MIB / seconds)
-                    ground.say(f"{shown(size)}, {name}: {seconds:.1f} s")
-    return _rows(rates, shown(size))
+            for cap, measured in ((CAP, _round), (SLOW, _slow_round)):
+                with _sides(ground, image, cap) as sides:
+                    for name, seconds in measured(sides):
+                        rates[name].append(image.size / MIB / seconds)
+                        ground.say(f"{shown(size)}, {name}: {seconds:.1f} s")
+    return [*_rows(rates, shown(size)), *_slow_rows(rates, shown(size))]
 
 
 def _round(sides: _Sides) -> Iterator[tuple[str, float]]:
@@ -77,6 +83,34 @@ def _round(sides: _Sides) -> Iterator[tuple[str, float]]:
     _check(image, Path(f"{out}-server"))
     yield "pull direct", _bucketry(sides, "pull", direct, f"oci:{out}-direct:{TAG}")
     _check(image, Path(f"{out}-direct"))
+
+
+def _slow_round(sides: _Sides) -> Iterator[tuple[str, float]]:
+    """Pushes through slower connections, as many at once for each."""
+    layout = f"oci:{sides.image.folder}:{TAG}"
+    name, options = list(S5CMD_SETTINGS.items())[-1]
+    target = f"s3://{sides.bucket.name}/s5cmd/slow"
+    yield f"slow push by s5cmd, {name}", _s5cmd(sides, options, str(sides.image.layer), target)
+    over_http = f"127.0.0.1:{sides.bucketry.port}/{REPOSITORY}:{TAG}"
+    yield "slow push through the server", _bucketry(sides, "push", layout, over_http, *SAME)
+    direct = f"s3://{sides.bucket.name}/direct//{REPOSITORY}:{TAG}"
+    yield "slow push direct", _bucketry(sides, "push", layout, direct, *SAME)
+
+
+def _slow_rows(rates: Mapping[str, Sequence[float]], size: str) -> list[Row]:
+    name = list(S5CMD_SETTINGS)[-1]
+    return [
+        Row(
+            f"bucketry push of {size}, 2 MiB/s a connection, 32 at once, {way}; limit: s5cmd cp, {name}",
+            "MiB/s",
+            rates[f"slow push by s5cmd, {name}"],
+            rates[f"slow push {way}"],
+            Target(ratio=0.9),
+            more_is_better=True,
+            note="s5cmd cp moves the same bytes and verifies nothing",
+        )
+        for way in ("through the server", "direct")
+    ]
 
 
 def _rows(rates: Mapping[str, Sequence[float]], size: str) -> list[Row]:
@@ -132,9 +166,9 @@ def client_memory(ground: Ground) -> Sequence[Row]:
 
 
 @contextmanager
-def _sides(ground: Ground, image: Image) -> Iterator[_Sides]:
+def _sides(ground: Ground, image: Image, cap: str) -> Iterator[_Sides]:
     with ground.seaweed(expected=8 * image.size) as buckets, ExitStack() as stack:
-        theirs, ours = (stack.enter_context(ground.services.capped(each, CAP)) for each in buckets)
+        theirs, ours = (stack.enter_context(ground.services.capped(each, cap)) for each in buckets)
         scratch = stack.enter_context(ground.services.scratch("transfers", expected=4 * image.size))
         yield _Sides(
             image,
@@ -165,12 +199,12 @@ def _s5cmd(sides: _Sides, options: Sequence[str], source: str, target: str) -> f
     return _timed(command, _environ(sides))
 
 
-def _bucketry(sides: _Sides, action: str, source: str, target: str) -> float:
-    return _timed(_bucketry_command(action, source, target), _environ(sides))
+def _bucketry(sides: _Sides, action: str, source: str, target: str, *options: str) -> float:
+    return _timed(_bucketry_command(action, source, target, *options), _environ(sides))
 
 
-def _bucketry_command(action: str, source: str, target: str) -> list[str]:
-    return [require_program("bucketry", "make setup"), action, "--quiet", source, target]
+def _bucketry_command(action: str, source: str, target: str, *options: str) -> list[str]:
+    return [require_program("bucketry", "make setup"), action, "--quiet", *options, source, target]
 
 
 def _environ(sides: _Sides) -> dict[str, str]:
