@@ -160,6 +160,12 @@ class BucketRepository:
     def blob(self, blob: Descriptor) -> BucketBlob:
         return BucketBlob(self._registry, self._repository, blob)
 
+    async def stored(self, blob: Descriptor) -> tuple[store.Store, str] | None:
+        """The store, and the key of the blob's bytes in it; None where it has other bytes than the blob."""
+        with translated():
+            found = await self._registry.blobs.find(self._repository, blob.parsed)
+        return (self._registry.store, found.data) if found.size == blob.size else None
+
     async def takes_parts(self) -> bool:
         return True
 

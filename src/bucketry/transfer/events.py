@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 Kind: TypeAlias = Literal["layer", "config", "manifest", "blob", "repository"]
-Action: TypeAlias = Literal["push", "pull", "copy"]
+Action: TypeAlias = Literal["push", "pull", "copy", "publish"]
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", omit_defaults=True):

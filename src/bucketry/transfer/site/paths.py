@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Final
 
 from bucketry.oci import Digest, media_types
-from bucketry.store.site import Served
+from bucketry.store.site import Served, is_path
 
 STATE: Final = "bucketry-site.json"
 PAGE: Final = "index.html"
@@ -83,3 +85,66 @@ def of_digest(content_type: str) -> Served:
 def changing(content_type: str) -> Served:
     """How a file is served that may be another one tomorrow."""
     return Served(content_type, SHORTLY)
+
+
+_OF_DIGESTS: Final = {
+    "manifests": "manifests",
+    "manifests/~": "twins",
+    "blobs": "blobs",
+    "referrers": "referrers",
+    "_bucketry/checkpoints": "checkpoints",
+}
+_FILE: Final = re.compile(
+    r"v2/(?P<name>.+)/(?:(?P<folder>manifests/~|manifests|blobs|referrers|_bucketry/checkpoints)/(?P<leaf>[^/~]+)"
+    r"|tags/list)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OfRepository:
+    """What a path says: of which repository, what it is, and whether its name is that of a digest for ever."""
+
+    name: str
+    kind: str
+    by_digest: bool
+
+
+def parse(path: str) -> OfRepository | None:
+    """None for a path that no repository of a site has: the page, the catalog, and whatever is not ours."""
+    found = _FILE.fullmatch(path)
+    if found is None or not is_path(path):
+        return None
+    folder, leaf = found["folder"], found["leaf"]
+    if folder is None:
+        return OfRepository(found["name"], "lists", by_digest=False)
+    by_digest = ":" in leaf
+    kind = _OF_DIGESTS[folder]
+    return OfRepository(found["name"], "tags" if kind == "manifests" and not by_digest else kind, by_digest)
+
+
+def kind(path: str) -> str:
+    """As which kind of file a path is counted: blobs, checkpoints, manifests, twins, referrers, tags, lists, pages."""
+    found = parse(path)
+    if found is not None:
+        return found.kind
+    return "state" if path == STATE else "lists" if path == CATALOG else "pages"
+
+
+def of_tag(name: str, tag: str, *, twins: bool) -> tuple[str, ...]:
+    """All files that a tag may have, whatever it points at."""
+    kinds = KINDS if twins else ()
+    return (manifest(name, tag), *(twin(name, tag, media_type) for media_type in kinds))
+
+
+def folders(name: str) -> tuple[str, ...]:
+    """The folders that the files of a repository are in, from the outermost, without the ``/`` at the end."""
+    parts = repository(name).rstrip("/").split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    below = ("manifests", "manifests/~", "blobs", "referrers", "tags", "_bucketry", "_bucketry/checkpoints")
+    return (*above, *(f"{repository(name)}{folder}" for folder in below))
+
+
+def tag_of(path: str) -> str:
+    """Of the path of a tag's file, or of one of its twins."""
+    leaf = path.rpartition("/")[2]
+    return leaf.rpartition(".")[0] if "/manifests/~/" in path else leaf

@@ -1,0 +1,168 @@
+"""What is to be published, read from its sources: manifests, what refers to them, and all their blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bucketry.oci import Descriptor, Digest, Kind, Platform, media_types
+from bucketry.transfer.contract import RawManifest, Source
+from bucketry.transfer.crew import closing
+from bucketry.transfer.errors import ImageMissing, NameUnusable
+from bucketry.transfer.selection import choose, parsed, tagged_beside, with_referrers
+from bucketry.transfer.site import paths
+from bucketry.transfer.site.state import Entry, PlatformSize
+from bucketry.transfer.work import Work
+
+_CONFIG = 4 * 1024 * 1024
+"""Bytes of a config that is read for what it runs on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageToPublish:
+    """``reference`` of ``source`` (None: what its name says) as ``name:tag`` of the site.
+
+    Without a tag it is published under its digest alone. The source stays open.
+    """
+
+    source: Source
+    name: str
+    tag: str | None
+    reference: Digest | str | None = None
+
+
+@dataclass(slots=True)
+class Wanted:
+    """Of one repository of the site. ``manifests``: children before their parents. ``tags``: also cosign's, beside.
+
+    ``referrers``: of each subject that one of the manifests names. ``blobs``: where each can be read from, and whether
+    it is a config.
+    """
+
+    name: str
+    manifests: dict[Digest, RawManifest] = field(default_factory=dict)
+    tags: dict[str, Digest] = field(default_factory=dict)
+    digests: list[Digest] = field(default_factory=list)
+    referrers: dict[Digest, dict[str, Descriptor]] = field(default_factory=dict)
+    blobs: dict[str, tuple[Descriptor, Source]] = field(default_factory=dict)
+
+    def add(self, manifest: RawManifest, source: Source) -> None:
+        if manifest.digest in self.manifests:
+            return
+        self.manifests[manifest.digest] = manifest
+        known = parsed(manifest)
+        for blob in known.blobs():
+            self.blobs.setdefault(blob.digest, (blob, source))
+        if known.subject is not None:
+            entry = known.referrer(manifest.digest, len(manifest.body))
+            self.referrers.setdefault(known.subject.parsed, {})[entry.digest] = entry
+
+    def subjects(self) -> Iterable[Digest]:
+        """Whose referrers are told: all manifests, and the subjects that they name, there or not."""
+        return dict.fromkeys((*self.manifests, *self.referrers))
+
+    def paths(self, *, twins: bool) -> Iterator[str]:
+        """All files that the site must have of it; of its tags all that it may have."""
+        yield paths.tags(self.name)
+        for tag in self.tags:
+            yield from paths.of_tag(self.name, tag, twins=twins)
+        for digest, manifest in self.manifests.items():
+            yield paths.manifest(self.name, digest)
+            if twins:
+                yield paths.twin(self.name, digest, manifest.media_type)
+        for subject in self.subjects():
+            yield paths.referrers(self.name, subject)
+        for blob, _ in self.blobs.values():
+            yield paths.blob(self.name, blob.parsed)
+            yield paths.checkpoints(self.name, blob.parsed)
+
+
+async def gather(work: Work, images: Sequence[ImageToPublish], *, referrers: bool) -> dict[str, Wanted]:
+    """By the repository's name, in order. Raises `TransferError`; `NameUnusable` for a tag of two images."""
+    found: dict[str, Wanted] = {}
+    for image in images:
+        wanted = found.setdefault(image.name, Wanted(image.name))
+        chosen = await choose(work, image.source, image.reference, work.settings.platform)
+        for manifest in chosen.all:
+            wanted.add(manifest, image.source)
+        if image.tag is None:
+            wanted.digests.append(chosen.root.digest)
+        else:
+            _tag(wanted, image.tag, chosen.root.digest)
+        if not referrers:
+            continue
+        for manifest in await with_referrers(work, image.source, chosen.all):
+            wanted.add(manifest, image.source)
+        for tag, manifest in await tagged_beside(work, image.source, chosen.all):
+            wanted.add(manifest, image.source)
+            if tag is not None:
+                _tag(wanted, tag, manifest.digest)
+    return dict(sorted(found.items()))
+
+
+def _tag(wanted: Wanted, tag: str, digest: Digest) -> None:
+    held = wanted.tags.setdefault(tag, digest)
+    if held != digest:
+        raise NameUnusable(f"two images are to be {wanted.name}:{tag}: {held} and {digest}; give one another tag")
+
+
+async def entry_of(work: Work, wanted: Wanted, root: Digest, now: float) -> Entry:
+    """What is told of the image in the site."""
+    manifest = wanted.manifests[root]
+    sizes: list[PlatformSize] = []
+    if parsed(manifest).kind is Kind.INDEX:
+        for child in parsed(manifest).children():
+            platform = _text(child.platform)
+            if platform and child.parsed in wanted.manifests:
+                sizes.append(PlatformSize(platform, child.digest, _size(wanted, child.parsed)))
+    elif platform := await _of_config(work, wanted, manifest):
+        sizes.append(PlatformSize(platform, str(root), _size(wanted, root)))
+    return Entry(str(root), manifest.media_type, _size(wanted, root), now, tuple(sizes))
+
+
+def _size(wanted: Wanted, root: Digest) -> int:
+    """Bytes of a manifest and of all below it, each once."""
+    sizes: dict[str, int] = {}
+    waiting = [root]
+    while waiting:
+        manifest = wanted.manifests.get(waiting.pop())
+        if manifest is None or str(manifest.digest) in sizes:
+            continue
+        sizes[str(manifest.digest)] = len(manifest.body)
+        sizes.update((blob.digest, blob.size) for blob in parsed(manifest).blobs())
+        waiting += [child.parsed for child in parsed(manifest).children()]
+    return sum(sizes.values())
+
+
+async def _of_config(work: Work, wanted: Wanted, manifest: RawManifest) -> str:
+    """What an image runs on, as its config says; empty where it is none of an image, or says nothing."""
+    config = parsed(manifest).config
+    if config is None or config.media_type not in (media_types.OCI_CONFIG, media_types.DOCKER_CONFIG):
+        return ""
+    if config.size > _CONFIG or config.digest not in wanted.blobs:
+        return ""
+    source = wanted.blobs[config.digest][1]
+
+    async def read() -> bytes:
+        async with closing(source.blob(config).read()) as pieces:
+            return b"".join([piece async for piece in pieces])
+
+    try:
+        body = await work.patiently(config.digest, read)
+    except ImageMissing:
+        return ""  # Whoever sends it says so.
+    if Digest.of(body, config.parsed.algorithm) != config.parsed:
+        return ""
+    try:
+        return _text(msgspec.json.decode(body, type=Platform))
+    except msgspec.MsgspecError:
+        return ""
+
+
+def _text(platform: Platform | None) -> str:
+    """Empty for what runs nowhere, such as attestations."""
+    if platform is None or "unknown" in (platform.os, platform.architecture) or not platform.os:
+        return ""
+    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
