@@ -10,11 +10,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from aiohttp import web
 
 from bucketry.store.s3 import S3Settings, S3Store
+from bucketry.store.s3.site import S3Site
 
 BUCKET = "bucket"
 NOW = 1_800_000_000.0
@@ -64,6 +66,7 @@ class FakeS3:
     def __init__(self) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.upload_headers: dict[str, dict[str, str]] = {}
         self.tells_sums = False
         self.script: deque[Act | None] = deque()
         self.asked: list[Asked] = []
@@ -74,7 +77,7 @@ class FakeS3:
         self.port = 0
         self.tls: ssl.SSLContext | None = None
         self._runner: web.AppRunner | None = None
-        self._stores: list[S3Store] = []
+        self._stores: list[S3Store | S3Site] = []
 
     @property
     def endpoint(self) -> str:
@@ -137,6 +140,39 @@ class FakeS3:
         self.script = script
         return store
 
+    async def started_site(
+        self,
+        *,
+        conditional: bool | None = True,
+        min_part: int = 4,
+        copy_limit: int = 2**40,
+        copy_part: int = 2**30,
+        **changes: Any,
+    ) -> S3Site:
+        """A started site, as `started`."""
+
+        async def sleep(seconds: float) -> None:
+            self.slept.append(seconds)
+
+        site = S3Site(
+            self.settings(**changes),
+            conditional=conditional,
+            min_part=min_part,
+            copy_limit=copy_limit,
+            copy_part=copy_part,
+            observer=self.observer,
+            clock=lambda: self.now,
+            sleep=sleep,
+            random=lambda: self.chance(),
+        )
+        self._stores.append(site)
+        script, self.script = self.script, deque()
+        await site.start()
+        self.asked.clear()
+        self.observer.seen.clear()
+        self.script = script
+        return site
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         asked = Asked(
             request.method,
@@ -163,6 +199,7 @@ class FakeS3:
         if "uploads" in query and asked.method == "POST":
             upload_id = f"upload-{len(self.uploads) + 1}"
             self.uploads[upload_id] = {}
+            self.upload_headers[upload_id] = kept_headers(asked)
             return document(
                 f"<InitiateMultipartUploadResult><UploadId>{upload_id}</UploadId></InitiateMultipartUploadResult>"
             )
@@ -174,13 +211,16 @@ class FakeS3:
             if refused is not None:
                 return refused
         if asked.method == "PUT":
-            kept = {
-                name: value
-                for name, value in asked.headers.items()
-                if name.startswith("x-amz-meta-") or name == "content-type"
-            }
-            self.objects[key] = (asked.body, kept)
-            return web.Response(headers={"ETag": etag_of(asked.body)})
+            body = asked.body
+            if "x-amz-copy-source" in asked.headers:
+                source = self._source(asked)
+                if isinstance(source, web.Response):
+                    return source
+                body = source
+            self.objects[key] = (body, kept_headers(asked))
+            if "x-amz-copy-source" in asked.headers:
+                return document(f"<CopyObjectResult><ETag>{escape(etag_of(body))}</ETag></CopyObjectResult>")
+            return web.Response(headers={"ETag": etag_of(body)})
         if asked.method == "DELETE":
             self.objects.pop(key, None)
             return web.Response(status=204)
@@ -245,14 +285,36 @@ class FakeS3:
             return fault(404, "NoSuchUpload")
         if asked.method == "GET":
             return self._parts(asked, parts)
+        if asked.method == "PUT" and "x-amz-copy-source" in asked.headers:
+            source = self._source(asked)
+            if isinstance(source, web.Response):
+                return source
+            parts[int(asked.query["partNumber"])] = source
+            return document(f"<CopyPartResult><ETag>{escape(etag_of(source))}</ETag></CopyPartResult>")
         if asked.method == "PUT":
             parts[int(asked.query["partNumber"])] = asked.body
             return web.Response(headers={"ETag": etag_of(asked.body)})
         del self.uploads[upload_id]
         if asked.method == "DELETE":
             return web.Response(status=204)
-        self.objects[key] = (b"".join(parts[number] for number in sorted(parts)), {})
+        self.objects[key] = (b"".join(parts[number] for number in sorted(parts)), self.upload_headers.pop(upload_id))
         return document("<CompleteMultipartUploadResult><ETag>x-1</ETag></CompleteMultipartUploadResult>")
+
+    def _source(self, asked: Asked) -> bytes | web.Response:
+        """What a copy takes, or why it does not."""
+        bucket, _, key = unquote(asked.headers["x-amz-copy-source"]).partition("/")
+        found = self.objects.get(key)
+        if bucket != BUCKET:
+            return fault(404, "NoSuchBucket")
+        if found is None:
+            return fault(404, "NoSuchKey")
+        if asked.headers.get("x-amz-copy-source-if-match") not in (None, etag_of(found[0])):
+            return fault(412, "PreconditionFailed")
+        ranged = asked.headers.get("x-amz-copy-source-range")
+        if ranged is None:
+            return found[0]
+        start, _, last = ranged.removeprefix("bytes=").partition("-")
+        return found[0][int(start) : int(last) + 1]
 
     def _parts(self, asked: Asked, parts: dict[int, bytes]) -> web.Response:
         after, limit = int(asked.query.get("part-number-marker", "0")), int(asked.query.get("max-parts", "1000"))
@@ -262,6 +324,15 @@ class FakeS3:
             more=len(numbers) > limit,
             sums=self.tells_sums,
         )
+
+
+def kept_headers(asked: Asked) -> dict[str, str]:
+    """Those of a request that its object is served with."""
+    return {
+        name: value
+        for name, value in asked.headers.items()
+        if name.startswith("x-amz-meta-") or name in ("content-type", "cache-control")
+    }
 
 
 def parts_page(*parts: tuple[int, bytes], more: bool = False, sums: bool = False) -> web.Response:

@@ -192,11 +192,11 @@ class S3Site(CopyingBucket):
     async def copy_from(self, store: Store, key: str, path: str, *, size: int, served: Served) -> bool:
         """Of an `S3Store` at the same endpoint, whose bucket these credentials may read.
 
-        What they may not, or the service cannot, is said in `refusal`; that store is then not asked again.
+        What they may not, or the service cannot, is said in `refusal`; no more copies of that store are then asked for.
         """
         check_key(key)
         check_path(path)
-        if not isinstance(store, S3Store) or not self._is_beside(store) or store.url in self._refused:
+        if not isinstance(store, S3Store) or not self._is_beside(store):
             return False
         return await self._copy_of(store, key, path, size, served)
 
@@ -268,6 +268,8 @@ class S3Site(CopyingBucket):
 
     async def _copy_of(self, source: Bucket, key: str, path: str, size: int, served: Served) -> bool:
         headers = self._headers(served, size)
+        if source.url in self._refused:
+            return False
         try:
             reply, found = await source._head(key)
             if found != size:
