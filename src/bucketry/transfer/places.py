@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from bucketry.store.open import StoreOptions, open_store
 from bucketry.transfer.crew import in_thread
-from bucketry.transfer.errors import ImageMissing, NameUnusable
+from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused
 from bucketry.transfer.journal import Journal
 from bucketry.transfer.names import Place
 from bucketry.transfer.settings import MIB, TransferSettings
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bucketry.transfer.remote import RemoteRepository, Session
 
 _FORMAT: Final = "bucketry.json"
+_SITE: Final = "bucketry-site.json"
 
 
 class Opening:
@@ -82,7 +84,7 @@ async def open_source(place: Place, opening: Opening) -> Source:
         case "site":
             return _site(place, opening)
         case "bucket":
-            return await open_bucket(place, opening, write=False)
+            return await _read_bucket(place, opening)
         case "oci":
             from bucketry.transfer.local.oci_layout import OciLayout
 
@@ -177,25 +179,58 @@ def _site(place: Place, opening: Opening) -> RemoteRepository:
     return RemoteRepository(session, place.image, endpoint=endpoint, name=place.text)
 
 
+async def _read_bucket(place: Place, opening: Opening) -> Source:
+    """What is in a bucket or folder: a registry's repository, or a published site's."""
+    found = await _located(place, opening)
+    if not found.is_site:
+        try:
+            return await _bucket(found, place, opening, write=False)
+        except ImageMissing:
+            if place.store.startswith("file:"):
+                raise
+            async with _started(found.url, opening) as store:
+                if not await _is_there(store, _SITE):
+                    raise
+    from bucketry.transfer.site.reading import open_to_read
+
+    name = f"{found.url}//{found.repository}{_ending(place)}"
+    return await open_to_read(found.url, opening.options, found.repository, reference=place.reference, name=name)
+
+
 async def open_bucket(place: Place, opening: Opening, *, write: bool) -> BucketRepository:
     """A repository of the registry in a bucket or folder; ``write`` makes a registry where there is none.
 
     A bucket that is written to is looked at first, as ``bucketry serve`` does, once a day; one without a registry
     while the first parts are on their way.
     """
+    found = await _located(place, opening)
+    if found.is_site:
+        raise _published(found.url)
+    return await _bucket(found, place, opening, write=write)
+
+
+async def _bucket(found: _Found, place: Place, opening: Opening, *, write: bool) -> BucketRepository:
     from bucketry.transfer.bucket import BucketRepository
 
-    url, repository = await _located(place, opening)
-    registry, judging = await _open(url, opening, write=write, meanwhile=True)
-    name = f"{registry.store.url}/{repository}"
-    ending = f"@{place.digest}" if place.digest else f":{place.tag}" if place.tag else ""
+    registry, judging = await _open(found.url, opening, write=write, meanwhile=True)
+    name = f"{registry.store.url}/{found.repository}{_ending(place)}"
     return BucketRepository(
-        registry, repository, name=name + ending, reference=place.reference, close_store=True, judging=judging
+        registry, found.repository, name=name, reference=place.reference, close_store=True, judging=judging
     )
+
+
+def _ending(place: Place) -> str:
+    return f"@{place.digest}" if place.digest else f":{place.tag}" if place.tag else ""
+
+
+def _published(url: str) -> Refused:
+    return Refused(f"{url} is a published site, and no registry to push to: bucketry publish --to {url} writes it")
 
 
 async def open_registry(url: str, opening: Opening, *, write: bool) -> Registry:
     """The registry in a store, which is its owner's to close with it; with ``write`` one is made where none is."""
+    if url.startswith("file:") and (await in_thread(_folder, [(url, "")])).is_site:
+        raise _published(url)  # Before a store leaves its own folders there.
     registry, _ = await _open(url, opening, write=write, meanwhile=False)
     return registry
 
@@ -216,6 +251,8 @@ async def _open(url: str, opening: Opening, *, write: bool, meanwhile: bool) -> 
             if not write:
                 if not there:
                     raise ImageMissing(f"{store.url} holds no registry: there is no image to read")
+            elif not there and await _is_there(store, _SITE):
+                raise _published(store.url)
             elif not there and meanwhile:
                 judging = Judging(partial(_judge, store, opening))
             elif not _was_seen(store, opening):
@@ -272,8 +309,17 @@ async def _holds_registry(store: Store) -> bool:
     return True
 
 
-async def _located(place: Place, opening: Opening) -> tuple[str, str]:
-    """The store and the repository that are meant; see `bucketry.transfer.names`."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A store and a repository in it. ``is_site``: it was seen to be a published site, and no registry."""
+
+    url: str
+    repository: str
+    is_site: bool = False
+
+
+async def _located(place: Place, opening: Opening) -> _Found:
+    """What is meant; see `bucketry.transfer.names`."""
     candidates = place.candidates()
     if place.store.startswith("file:"):
         return await in_thread(_folder, candidates)
@@ -281,26 +327,33 @@ async def _located(place: Place, opening: Opening) -> tuple[str, str]:
         # From the outermost, as one client of the bucket does for them all.
         outermost, whole = candidates[-1]
         async with _started(outermost, opening) as store:
-            for candidate in candidates:
-                if await _is_there(store, f"{whole.removesuffix(candidate[1])}{_FORMAT}"):
-                    return candidate
-    return candidates[0]
+            for url, repository in candidates:
+                for file in (_FORMAT, _SITE):
+                    if await _is_there(store, f"{whole.removesuffix(repository)}{file}"):
+                        return _Found(url, repository, file == _SITE)
+    return _Found(*candidates[0])
 
 
-def _folder(candidates: Sequence[tuple[str, str]]) -> tuple[str, str]:
+def _folder(candidates: Sequence[tuple[str, str]]) -> _Found:
     folders = [(os.path.abspath(store.removeprefix("file:")), name) for store, name in candidates]
-    path, name = next((one for one in folders if Path(one[0], _FORMAT).is_file()), folders[0])
-    return f"file:{quote(path)}", name
+    for path, name in folders:
+        for file in (_FORMAT, _SITE):
+            if Path(path, file).is_file():
+                return _Found(f"file:{quote(path)}", name, file == _SITE)
+    path, name = folders[0]
+    return _Found(f"file:{quote(path)}", name)
 
 
 async def _is_there(store: Store, key: str) -> bool:
     from bucketry.store.checks import is_key
-    from bucketry.store.contract import AccessDenied, NotFound
+    from bucketry.store.contract import AccessDenied, Corrupt, NotFound
 
     if not is_key(key):
         return False
     try:
         await store.head(key)
+    except Corrupt:
+        return True  # A plain file in a folder, which a site has.
     except (NotFound, AccessDenied):
         return False  # Whoever has rights below a prefix alone cannot look above it.
     return True

@@ -11,6 +11,7 @@ from tests.unit.transfer.fakes import Heard, Image, MemorySource, settings, some
 from bucketry.registry import Registry
 from bucketry.store.contract import OCTET_STREAM, Buffer, Condition
 from bucketry.store.memory import MemoryStore
+from bucketry.store.site_folder import FolderSite
 from bucketry.transfer import places
 from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused
 from bucketry.transfer.names import Role, parse_place
@@ -19,11 +20,14 @@ from bucketry.transfer.places import (
     mountable,
     open_any,
     open_destination,
+    open_registry,
     open_saved,
     open_source,
     open_target,
 )
 from bucketry.transfer.push import push
+from bucketry.transfer.site.gathering import ImageToPublish
+from bucketry.transfer.site.publishing import publish
 
 
 @pytest.fixture
@@ -204,3 +208,30 @@ def test_what_can_be_mounted() -> None:
     assert mountable(one, two) == "a"
     assert mountable(one, other) is None
     assert mountable(one, one) is None
+
+
+@pytest.mark.parametrize("name", ["file:{}/site//team/app:v1", "file:{}/site/team/app:v1"])
+async def test_a_published_site_is_read_where_it_lies_and_not_pushed_to(
+    opening: Opening, tmp_path: Path, name: str
+) -> None:
+    image = Image(some_bytes(300_000))
+    site = FolderSite(tmp_path / "site")
+    await site.start()
+    source = ImageToPublish(MemorySource(image), "team/app", "v1")
+    await publish([source], site, settings=opening.settings, listen=Heard())
+    await site.close()
+    before = set((tmp_path / "site").rglob("*"))
+
+    read = await open_source(parse_place(name.format(tmp_path), role="pull from"), opening)
+    assert await read.manifest() == image.manifest
+    assert await read.tags() == ["v1"]
+    layer = image.manifest.parsed.layers[0]
+    assert b"".join([piece async for piece in read.blob(layer).read()]) == image.blobs[layer.digest]
+    with pytest.raises(ImageMissing):
+        await read.manifest("v2")
+    await read.close()
+    with pytest.raises(Refused, match="bucketry publish"):
+        await open_target(parse_place(name.format(tmp_path), role="push to"), opening)
+    with pytest.raises(Refused, match="bucketry publish"):
+        await open_registry(f"file:{tmp_path}/site", opening, write=True)
+    assert set((tmp_path / "site").rglob("*")) == before
