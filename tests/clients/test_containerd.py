@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import Content, Image, Index, write_layout
 

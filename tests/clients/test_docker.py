@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import Image, Index, write_docker_archive, write_layout
 from tests.support.reading import DOCKER_MANIFEST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import digest_of
 

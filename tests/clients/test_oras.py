@@ -6,7 +6,7 @@ import json
 import random
 from pathlib import Path
 
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import MIB, Content, Image, Index, assert_layout_holds, digest_of, write_layout
 

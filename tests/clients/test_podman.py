@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import Image, Index, assert_layout_holds, write_layout
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from tests.clients.conftest import Client
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import Content, Image, Index, assert_layout_holds, write_layout
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.clients.conftest import Client
 from tests.clients.test_containerd import content
 from tests.clients.test_docker import inspect, load
 from tests.clients.test_oras import SBOM, attach, discovered
 from tests.store.seaweed import Seaweed
+from tests.support.clients import Client
 from tests.support.fixtures import Registry
 from tests.support.images import (
     MIB,

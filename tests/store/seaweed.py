@@ -24,6 +24,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
+from tests.support.tls import Tls
 from tests.support.tools import tool
 
 from bucketry.store.s3 import S3Settings
@@ -34,7 +35,10 @@ BUCKET = "bucketry-test"
 
 @dataclass(frozen=True)
 class Seaweed:
-    """A running server. ``reader_*`` may only read and list; ``bucket`` exists and is empty at the start."""
+    """A running server. ``reader_*`` may only read and list; ``bucket`` exists and is empty at the start.
+
+    ``https_port`` is 0 where it speaks no TLS.
+    """
 
     endpoint: str
     port: int
@@ -46,6 +50,7 @@ class Seaweed:
     region: str
     pid: int
     folder: Path
+    https_port: int = 0
 
     def environ(self) -> dict[str, str]:
         """What a process needs beside ``s3://bucket/prefix`` to find this server the usual AWS way."""
@@ -193,13 +198,20 @@ def _wait(server: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool],
 
 
 @contextmanager
-def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[Seaweed]:
-    """Starts a SeaweedFS with one bucket, and kills it at the end."""
+def run_seaweed(
+    *, bucket: str = BUCKET, ready_seconds: float = 60, public: bool = False, domain: str = "", tls: Tls | None = None
+) -> Iterator[Seaweed]:
+    """Starts a SeaweedFS with one bucket, and kills it at the end.
+
+    ``public``: anyone may read objects of the bucket. ``domain``: ``http://BUCKET.DOMAIN:PORT/`` is the bucket's own
+    address; of ``0.0.1`` and the bucket ``127`` that is an address of this machine, which no name server need know.
+    The ``endpoint`` names localhost then. ``tls``: the same over https, at a port of its own.
+    """
     weed = tool("weed")
     with ExitStack() as stack:
         for attempt in range(3):
             try:
-                seaweed = stack.enter_context(_running_seaweed(weed, bucket, ready_seconds))
+                seaweed = stack.enter_context(_running_seaweed(weed, bucket, ready_seconds, public, domain, tls))
                 break
             except _Died:
                 # Somebody else may have taken a port between its choice and its use.
@@ -209,7 +221,9 @@ def run_seaweed(*, bucket: str = BUCKET, ready_seconds: float = 60) -> Iterator[
 
 
 @contextmanager
-def _running_seaweed(weed: str, bucket: str, ready_seconds: float) -> Iterator[Seaweed]:
+def _running_seaweed(
+    weed: str, bucket: str, ready_seconds: float, public: bool, domain: str, tls: Tls | None
+) -> Iterator[Seaweed]:
     with ExitStack() as stack:
         folder = stack.enter_context(scratch_folder())
         data = folder / "data"
@@ -221,10 +235,12 @@ def _running_seaweed(weed: str, bucket: str, ready_seconds: float) -> Iterator[S
             _identity("admin", admin, ["Admin", "Read", "Write", "List", "Tagging"]),
             _identity("reader", reader, [f"Read:{bucket}", f"List:{bucket}"]),
         ]
+        if public:
+            identities.append({"name": "anonymous", "actions": [f"Read:{bucket}"]})
         config.write_text(json.dumps({"identities": identities}))
         # Every port is given: weed would otherwise add 10000 for gRPC, which may be taken or above 65535.
         roles = ("master", "volume", "filer", "s3")
-        ports = free_ports(2 * len(roles))
+        https, *ports = free_ports(1 + 2 * len(roles))
         http = dict(zip(roles, ports[: len(roles)], strict=True))
         grpc = dict(zip(roles, ports[len(roles) :], strict=True))
         stack.callback(_remove_sockets, grpc)
@@ -250,13 +266,17 @@ def _running_seaweed(weed: str, bucket: str, ready_seconds: float) -> Iterator[S
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
         ]
+        if domain:
+            command.append(f"-s3.domainName={domain}")
+        if tls is not None:
+            command += [f"-s3.port.https={https}", f"-s3.cert.file={tls.certificate}", f"-s3.key.file={tls.key}"]
         # No AWS_* of the caller's: weed takes them for an identity of its own.
         environ = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
         # The last one is for objects with server-side encryption, which it would refuse to write.
         environ |= {"HOME": str(folder), "WEED_S3_SSE_KEY": "for tests only"}
         server = stack.enter_context(running(command, log, environ, folder))
         seaweed = Seaweed(
-            endpoint=f"http://127.0.0.1:{http['s3']}",
+            endpoint=f"http://{'localhost' if domain else '127.0.0.1'}:{http['s3']}",
             port=http["s3"],
             bucket=bucket,
             access_key=admin[0],
@@ -266,6 +286,7 @@ def _running_seaweed(weed: str, bucket: str, ready_seconds: float) -> Iterator[S
             region=REGION,
             pid=server.pid,
             folder=folder,
+            https_port=https if tls is not None else 0,
         )
         _wait(server, log, seaweed.answers, ready_seconds)
         _wait(server, log, seaweed.takes_writes, ready_seconds)

@@ -1,4 +1,4 @@
-"""What every client gets: a home of its own, so that neither finds what the other or a person left in theirs."""
+"""The clients, as fixtures. Each gets a home of its own: neither finds what the other or a person left in theirs."""
 
 from __future__ import annotations
 
