@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import adopt, config, copy, doctor, inspect, login, pull, push, serve, version
+from bucketry.cli import adopt, config, copy, doctor, inspect, login, publish, pull, push, serve, version
 from bucketry.cli.output import complain
 
 FAILED, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
@@ -64,6 +64,7 @@ def build() -> App:
     app.command(push.push, help_epilogue=push.EXAMPLES, sort_key=2)
     app.command(pull.pull, help_epilogue=pull.EXAMPLES, sort_key=3)
     app.command(copy.copy, help_epilogue=copy.EXAMPLES, sort_key=4)
+    app.command(publish.publish, help_epilogue=publish.EXAMPLES, sort_key=4)
     app.command(inspect.inspect, help_epilogue=inspect.EXAMPLES, sort_key=5)
     app.command(adopt.adopt, help_epilogue=adopt.EXAMPLES, sort_key=6)
     app.command(login.login, help_epilogue=login.LOGIN_EXAMPLES, sort_key=7)

@@ -1,8 +1,8 @@
 """``index.html``: the page for people, made from what is published. No I/O but for its template.
 
 The page is one file: no font, script or image comes from elsewhere, and its policy (CSP) allows none. Without
-JavaScript it is whole but for the host's name, the copy buttons and the filter. It depends on the state alone: who makes
-it again of the same state makes the same page.
+JavaScript it is whole but for the host's name, the copy buttons and the filter. It depends on the state alone: whoever
+makes it of the same state makes the same page.
 """
 
 from __future__ import annotations
