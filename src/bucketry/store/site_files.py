@@ -229,9 +229,14 @@ class SiteFiles(Folder):
     # Where this folder differs from a store's
 
     def make_private(self) -> None:
-        if not os.path.isdir(self.root):
-            os.makedirs(self.root, exist_ok=True)
-            self.sync_folder(os.path.dirname(self.root))
+        missing = []
+        path = self.root
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        os.makedirs(self.root, exist_ok=True)
+        for made in reversed(missing):
+            self.sync_folder(os.path.dirname(made))
         super().make_private()
 
     def require_root(self) -> None:
