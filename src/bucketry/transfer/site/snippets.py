@@ -32,7 +32,7 @@ def nginx() -> str:
 #     include /srv/images/{paths.NGINX};
 #   }}
 
-location ~ "/\\.|^/(?:{_OURS})$" {{
+location ~ "/[.~]|^/(?:{_OURS})$" {{
   return 404;
 }}
 
@@ -113,7 +113,7 @@ def caddyfile() -> str:
         f"\t\t\t@{kind} path *.{kind}\n\t\t\theader @{kind} Content-Type {media_type}"
         for media_type, kind in paths.KINDS.items()
     )
-    hidden = " ".join(("/.*", "*/.*", *(f"/{name}" for name in (paths.STATE, paths.NGINX, paths.CADDY))))
+    hidden = " ".join(("/.*", "*/.*", "*/~/*", *(f"/{name}" for name in (paths.STATE, paths.NGINX, paths.CADDY))))
     return f"""\
 # How Caddy gives this folder to whoever pulls images. `bucketry publish` makes it anew with each run: leave it as it
 # is. In this folder:
