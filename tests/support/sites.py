@@ -1,4 +1,4 @@
-"""A site in memory, whose calls a test counts, fails, holds up; and what a reader of a site must find at any instant."""
+"""A site in memory, whose calls a test counts, fails, holds up; and what readers must find there at any instant."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class MemorySite:
     """The contract of `bucketry.store.site`, kept by a dict; one process's view of it.
 
     ``before`` and ``after`` are hooks for faults: what they raise comes out, instead of the effect or of the answer.
-    ``takes_from``: stores whose objects it can copy by itself. ``log``: the calls, by operation and path.
+    ``beside``: stores whose objects it can copy by itself. ``log``: the calls, by operation and path.
     """
 
     def __init__(self, disk: SiteDisk | None = None, *, keeps_headers: bool = True) -> None:
@@ -64,7 +64,7 @@ class MemorySite:
         self.keeps_headers = keeps_headers
         self.conditional = True
         self.refusal: str | None = None
-        self.takes_from: tuple[Store, ...] = ()
+        self.beside: tuple[Store, ...] = ()
         self.copies = True
         self.log: list[tuple[str, str]] = []
         self.before: Callable[[str, str], Awaitable[None]] = nothing
@@ -76,6 +76,9 @@ class MemorySite:
     def url(self) -> str:
         return "memory:site"
 
+    def takes_from(self, store: Store) -> bool:
+        return store in self.beside
+
     async def start(self) -> None:
         return
 
@@ -86,7 +89,12 @@ class MemorySite:
         self.log.append((operation, path))
         await asyncio.sleep(0)
         await self.before(operation, path)
-        result = work()
+        try:
+            result = work()
+        except StoreError:
+            # An answer too, and lost like any other.
+            await self.after(operation, path)
+            raise
         await self.after(operation, path)
         return result
 
@@ -174,7 +182,7 @@ class MemorySite:
 
     async def copy_from(self, store: Store, key: str, path: str, *, size: int, served: Served) -> bool:
         check_path(path)
-        if store not in self.takes_from:
+        if not self.takes_from(store):
             return False
         try:
             body = (await store.get(key)).body
@@ -285,7 +293,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
                 tag(name, each)
     for path in files:
         before, folder, leaf = path.rpartition("/manifests/")
-        if folder and ":" not in leaf and not leaf.startswith("~/"):
+        if folder and ":" not in leaf and "/" not in leaf:
             tag(before.removeprefix("v2/"), leaf)
         if folder and leaf.startswith("~/") and ":" not in leaf:
             manifest(before.removeprefix("v2/"), str(Digest.of(files[path])))

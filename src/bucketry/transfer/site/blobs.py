@@ -10,10 +10,11 @@ from bucketry import hashing
 from bucketry.hashing import SEGMENT
 from bucketry.oci import Descriptor
 from bucketry.store.contract import Store
+from bucketry.store.site_parts import DEFAULT_PART, cut
 from bucketry.transfer.bucket import translated
 from bucketry.transfer.contract import Source
 from bucketry.transfer.crew import crew
-from bucketry.transfer.events import Found, Skipped
+from bucketry.transfer.events import Found, Note, Skipped
 from bucketry.transfer.sending import Sending
 from bucketry.transfer.site import paths
 from bucketry.transfer.site.counting import Count, CountedSite
@@ -59,6 +60,7 @@ class MovingBlobs:
         self._rehearsal = rehearsal
         self._told: set[str] = set()
         self._done: set[tuple[str, str]] = set()
+        self._said = False
         self._holders: dict[str, list[str]] = {}
         self.ways: dict[Way, Count] = {way: Count() for way in WAYS}
 
@@ -189,19 +191,21 @@ class MovingBlobs:
         return await self._work.patiently(blob.digest, attempt)
 
     async def _send(self, blob: Descriptor, source: Source, name: str) -> None:
-        repository = self._repositories[name]
+        if self._site.refusal is not None and not self._said:
+            self._said = True
+            self._work.tell(Note(text=f"blobs go through this machine, as they cannot be copied: {self._site.refusal}"))
         if self._rehearsal is None:
-            await Sending(self._work, source, repository, mount_from=None).send(blob)
+            await Sending(self._work, source, self._repositories[name], mount_from=None).send(blob)
             return
-        part: int | None = self._work.settings.part(blob.size)
-        if part is not None and blob.size <= part:
-            part = None
+        wish = self._work.settings.part(blob.size)
+        least = DEFAULT_PART if self._site.keeps_headers else 1
+        part = None if blob.size <= wish else cut(blob.size, wish, least=least).part_size
         noted = blob.parsed.algorithm == "sha256" and hashing.resumable() and blob.size > SEGMENT
         if noted:
             path, size = paths.checkpoints(name, blob.parsed), checkpoints_size(blob.size)
             if not self._files.has(path, size):
                 self._foresee(path, size, None)
-        self._foresee(paths.blob(name, blob.parsed), blob.size, repository.part_size(part))
+        self._foresee(paths.blob(name, blob.parsed), blob.size, part)
 
     def _foresee(self, path: str, size: int, part: int | None) -> None:
         assert self._rehearsal is not None

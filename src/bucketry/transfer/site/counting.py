@@ -17,6 +17,9 @@ PAGE: Final = 1000
 MOST_COPIED: Final = 5 * 1024**3
 """Bytes that one COPY takes."""
 
+COPIED_PART: Final = 512 * 1024**2
+"""Bytes of the parts of larger ones."""
+
 
 @dataclass(slots=True)
 class Count:
@@ -47,7 +50,9 @@ class Counts:
         self.wrote(path, size)
 
     def copied(self, path: str, size: int) -> None:
-        self.requests["COPY"] += 1 if size <= MOST_COPIED else -(-size // MOST_COPIED) + 2
+        """The source is looked at first; what is too large for one COPY goes as parts."""
+        self.requests["GET"] += 1
+        self.requests["COPY"] += 1 if size <= MOST_COPIED else -(-size // COPIED_PART) + 2
         self.wrote(path, size)
 
 

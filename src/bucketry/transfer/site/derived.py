@@ -55,7 +55,11 @@ class Deriving:
         """Tags whose files are there, or were written here."""
 
     async def referrers(self, state: State) -> bool:
-        """Of all manifests that are wanted, and of all subjects that these name."""
+        """Of all manifests that are wanted, and of all subjects that these name.
+
+        First those that have no such file yet, whom nobody can name before this: then who is named by what follows
+        has one.
+        """
         wrote = False
 
         async def one(name: str, subject: Digest) -> None:
@@ -66,9 +70,11 @@ class Deriving:
             ):
                 wrote = True
 
-        async with crew(AT_ONCE) as tasks:
-            for name, wanted in self._wanted.items():
-                for subject in wanted.subjects():
+        subjects = [(name, each) for name, wanted in self._wanted.items() for each in wanted.subjects()]
+        there = [each for each in subjects if paths.referrers(*each) in self._files.sizes]
+        for some in ([each for each in subjects if paths.referrers(*each) not in self._files.sizes], there):
+            async with crew(AT_ONCE) as tasks:
+                for name, subject in some:
                     await tasks.begin(one, name, subject)
         return wrote
 

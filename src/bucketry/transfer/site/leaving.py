@@ -1,17 +1,19 @@
 """What leaves a site: noted when nothing needs it, deleted by a prune that comes later, never while somebody needs it.
 
 A deletion is announced in the state (``going``) before it begins, and struck out when it is done. A publish that needs
-what is going waits until it is gone, and sends it again; where that takes longer than any deletion may, the process
-that announced it has died, and the publish strikes it out itself.
+what is going waits until it is gone, and sends it again. In the same way tags are announced (``pending``) before their
+files are written, and a prune waits until those that it would drop are. Where that takes longer than it may, whoever
+announced it has died, and who waited goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
+from bucketry.transfer.events import Note
 from bucketry.transfer.site import paths
 from bucketry.transfer.site.files import SiteFiles
 from bucketry.transfer.site.state import Held, State, StateFile
@@ -20,7 +22,9 @@ from bucketry.transfer.work import Work
 LEASE: Final = 30.0
 """Seconds after it looked at what is going, within which a process begins to delete."""
 PATIENCE: Final = 180.0
-"""Seconds after which what is going is deleted by nobody any more: a lease, and the longest that a request takes."""
+"""Seconds after which nobody goes on with what was announced: a lease, and the longest that a request takes."""
+STALE: Final = 3600.0
+"""Seconds after which that is known without waiting, though clocks of machines differ."""
 _LOOK: Final = 1.0
 
 MOST_LEAVING: Final = 100_000
@@ -32,25 +36,47 @@ _RANKS: Final = {"lists": 0, "tags": 1, "twins": 2, "referrers": 3, "manifests":
 class Leaving:
     """``removed``: paths that were deleted here, and their sizes where they are known."""
 
-    def __init__(self, work: Work, files: SiteFiles, state: StateFile) -> None:
+    def __init__(self, work: Work, files: SiteFiles, state: StateFile, clock: Callable[[], float]) -> None:
         self._work = work
+        self._clock = clock
         self._files = files
         self._state = state
         self.removed: dict[str, int] = {}
 
     async def unlocked(self, held: Held, needed: Collection[str]) -> Held:
         """Waits until nothing of what is needed is being deleted."""
-        began = self._work.timing.monotonic()
-        while not held.state.going.keys().isdisjoint(needed):
-            if self._work.timing.monotonic() - began > PATIENCE:
-                return await self.struck_out(held, needed, deleted=True)
-            await self._work.timing.sleep(_LOOK)
-            held = await self._again(held)
-        return held
 
-    async def _again(self, held: Held) -> Held:
-        found = await self._work.patiently(paths.STATE, self._state.read)
-        return found or held
+        def busy(state: State) -> Mapping[str, float]:
+            return {path: since for path, since in state.going.items() if path in needed}
+
+        held, dead = await self._waited(held, busy, "until a prune has deleted what is published again here")
+        return await self.struck_out(held, dead, deleted=True) if dead else held
+
+    async def quiet(self, held: Held, kept: Callable[[str], bool]) -> tuple[Held, Mapping[str, float]]:
+        """Waits until the files of all tags are written that are not kept; those that nobody will write any more."""
+
+        def busy(state: State) -> Mapping[str, float]:
+            return {tag: since for tag, since in state.pending.items() if not kept(tag)}
+
+        return await self._waited(held, busy, "for another publish, to drop its tags")
+
+    async def _waited(
+        self, held: Held, busy: Callable[[State], Mapping[str, float]], why: str
+    ) -> tuple[Held, Mapping[str, float]]:
+        """Until nothing is announced any more, or by nobody who lives: what that is."""
+        began = self._work.timing.monotonic()
+        told = False
+        while found := busy(held.state):
+            late = self._work.timing.monotonic() - began > PATIENCE
+            if late or all(self._clock() - since > STALE for since in found.values()):
+                return held, found
+            if not told:
+                told = True
+                self._work.tell(Note(text=f"waits up to {PATIENCE / 60:.0f} minutes {why}"))
+            await self._work.timing.sleep(_LOOK)
+            again = await self._work.patiently(paths.STATE, self._state.read)
+            held = held if again is None else again
+        return held, {}
 
     async def struck_out(self, held: Held, gone: Collection[str], *, deleted: bool = False) -> Held:
         """``deleted``: count it as a deletion, since somebody may have begun with it."""

@@ -21,7 +21,7 @@ from bucketry.store.site import SiteStore
 from bucketry.transfer.contract import RawManifest
 from bucketry.transfer.crew import crew
 from bucketry.transfer.errors import Refused, TransferError
-from bucketry.transfer.events import Began, Done, Ended, Found, Listener, Moved, Skipped
+from bucketry.transfer.events import Began, Done, Ended, Found, Listener, Moved, Note, Skipped
 from bucketry.transfer.pool import SYSTEM, Timing
 from bucketry.transfer.selection import parsed
 from bucketry.transfer.settings import TransferSettings
@@ -156,7 +156,7 @@ class _Publishing:
         self._dropped: set[str] = set()
         self._deriving = Deriving(work, site, self._files, wanted, pages)
         self.moving = MovingBlobs(work, site, self._files, self._repositories, rehearsal=rehearsal)
-        self.leaving = Leaving(work, self._files, state)
+        self.leaving = Leaving(work, self._files, state, clock)
 
     async def close(self) -> None:
         for repository in self._repositories.values():
@@ -167,12 +167,19 @@ class _Publishing:
         await self._describe(held.state)
         for _ in range(_LOOKS):
             try:
-                held = await self._taken_up(await self.leaving.unlocked(held, self._needed))
+                held = await self.leaving.unlocked(held, self._needed)
+                abandoned: Mapping[str, float] = {}
+                if self._grace is not None:
+                    held, abandoned = await self.leaving.quiet(held, self._keeps)
+                held = await self._taken_up(held, abandoned)
                 break
             except (_LookAgain, Overtaken):
                 held = await self._read()
         else:
             raise self._too_busy()
+        if not self._site.conditional:
+            # Known for sure only once something was written.
+            self._work.tell(Note(text=f"{self._site.url} heeds no conditions: never publish twice there at once"))
         for _ in range(_LOOKS):
             try:
                 return await self._settled(held)
@@ -192,16 +199,27 @@ class _Publishing:
 
     async def _describe(self, state: State) -> None:
         """What is told of each image: of one that is published already, what was told before."""
+        known = {
+            entry.digest: entry
+            for repository in state.repositories.values()
+            for entry in (*repository.tags.values(), *repository.digests.values())
+        }
         for name, wanted in self._wanted.items():
-            there = state.repositories.get(name, Repository())
-            known = {entry.digest: entry for entry in (*there.tags.values(), *there.digests.values())}
             for digest in dict.fromkeys((*wanted.tags.values(), *wanted.digests)):
                 self._entries[name, digest] = known.get(str(digest)) or await entry_of(
                     self._work, wanted, digest, self._clock()
                 )
 
-    async def _taken_up(self, held: Held) -> Held:
-        """Until the state says that the images are published. Raises `_LookAgain`, `Overtaken`."""
+    def _keeps(self, pending: str) -> bool:
+        """Whether a tag that is written just now stays."""
+        name, _, tag = pending.rpartition(":")
+        return name in self._wanted and tag in self._wanted[name].tags
+
+    async def _taken_up(self, held: Held, abandoned: Mapping[str, float]) -> Held:
+        """Until the state says that the images are published. Raises `_LookAgain`, `Overtaken`.
+
+        ``abandoned``: tags that are pending, and that nobody will write any more.
+        """
         removals = held.state.removals
         prefixes = [paths.API] if self._grace is not None else [paths.repository(name) for name in self._wanted]
         await self._files.look(prefixes)
@@ -226,6 +244,10 @@ class _Publishing:
             for name, wanted in self._wanted.items():
                 if any(state.referrers(name, each) != claimed.referrers(name, each) for each in wanted.subjects()):
                     raise _LookAgain
+            if self._grace is not None and any(
+                not self._keeps(tag) and abandoned.get(tag) != since for tag, since in state.pending.items()
+            ):
+                raise _LookAgain
             return self._with_tags(state)
 
         return await self._change(held, take_up)
@@ -272,14 +294,14 @@ class _Publishing:
     def _with_tags(self, state: State) -> State:
         prune, now = self._grace is not None, self._clock()
         repositories = {} if prune else dict(state.repositories)
-        pending = set(state.pending)
+        pending = dict(state.pending)
         for name, wanted in self._wanted.items():
             there = state.repositories.get(name, Repository())
             tags = {tag: self._entry(name, digest, there.tags.get(tag), now) for tag, digest in wanted.tags.items()}
             digests = {
                 str(digest): self._entry(name, digest, there.digests.get(str(digest)), now) for digest in wanted.digests
             }
-            pending.update(f"{name}:{tag}" for tag, entry in tags.items() if entry != there.tags.get(tag))
+            pending.update({f"{name}:{tag}": now for tag, entry in tags.items() if entry != there.tags.get(tag)})
             if prune:
                 exact = {str(each): _ordered(entries.values()) for each, entries in wanted.referrers.items()}
                 repositories[name] = Repository(tags, digests, exact)
@@ -294,13 +316,12 @@ class _Publishing:
                 for tag in repository.tags
                 if name not in repositories or tag not in repositories[name].tags
             ]
-            pending.difference_update(f"{name}:{tag}" for name, tag in dropped)
+            for name, tag in dropped:
+                pending.pop(f"{name}:{tag}", None)
             twins = not self._site.keeps_headers
             self._dropped.update(path for name, tag in dropped for path in paths.of_tag(name, tag, twins=twins))
             self._dropped.update(paths.tags(name) for name in state.repositories if name not in repositories)
-        return msgspec.structs.replace(
-            state, repositories=repositories, pending=tuple(sorted(pending)), leaving=leaving
-        )
+        return msgspec.structs.replace(state, repositories=repositories, pending=pending, leaving=leaving)
 
     def _entry(self, name: str, digest: Digest, there: Entry | None, now: float) -> Entry:
         if there is not None and there.digest == str(digest):
@@ -320,7 +341,7 @@ class _Publishing:
         going = {**state.going, **dict.fromkeys(gone, self._clock())}
         wanted = msgspec.structs.replace(
             state,
-            pending=(),
+            pending={},
             going=going,
             leaving={path: since for path, since in state.leaving.items() if path not in going},
             removals=state.removals + bool(gone),

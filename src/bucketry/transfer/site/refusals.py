@@ -49,12 +49,15 @@ async def check_destination(work: Work, site: SiteStore, state: StateFile) -> He
             "publish to another bucket, prefix or folder"
         )
     there = await work.patiently(site.url, partial(_any, site))
-    if there is not None:
+    if there is None:
+        return None
+    held = await work.patiently(site.url, state.read)
+    if held is None:
         raise Refused(
             f"{site.url} is not empty and no site of bucketry: there is {there}; "
             "publish to an empty bucket, prefix or folder"
         )
-    return None
+    return held  # Another publish has just begun it.
 
 
 async def _has(site: SiteStore, path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from bucketry.store.contract import (
     Buffer,
@@ -20,6 +20,13 @@ from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUp
 
 _KEPT: Final = 4 * 1024 * 1024
 """Bytes: larger bodies are not looked at again."""
+
+
+@runtime_checkable
+class TakingSite(Protocol):
+    """A site that knows beforehand whether it would take files of a store by itself."""
+
+    def takes_from(self, store: Store) -> bool: ...
 
 
 class RehearsedSite:
@@ -132,7 +139,9 @@ class RehearsedSite:
         return True
 
     def _foreseen(self, store: Store) -> bool:
-        """Whether the site would take a file of the store by itself: where both are folders, or buckets."""
+        """Whether the site would take a file of the store by itself."""
+        if isinstance(self._site, TakingSite):
+            return self._site.takes_from(store)
         if isinstance(store, LocalFiles):
             return not self.keeps_headers
         return self.keeps_headers and store.url.partition(":")[0] == self.url.partition(":")[0]

@@ -15,7 +15,7 @@ from bucketry.hashing import MAX_ENCODED, Checkpoints, NotingHasher
 from bucketry.oci import MAX_MANIFEST, Descriptor, Digest, media_types
 from bucketry.oci.errors import OCIError
 from bucketry.oci.manifest import parse_manifest
-from bucketry.store.contract import MIN_PART, NotFound, StoreError
+from bucketry.store.contract import NotFound, StoreError
 from bucketry.store.site import SiteContent, SiteStore, SiteUpload
 from bucketry.transfer.bucket import translated
 from bucketry.transfer.contract import Buffer, RawManifest, is_list_of
@@ -181,15 +181,9 @@ class SiteRepository:
                         self._note(path, size)
                         return None
             self._begun.add(digest)
-            upload = await self._site.begin(
-                path, size=size, served=paths.of_digest(paths.OCTETS), part_size=self.part_size(part_size)
-            )
+            upload = await self._site.begin(path, size=size, served=paths.of_digest(paths.OCTETS), part_size=part_size)
         self._uploads[digest] = upload
         return SiteRepositoryUpload(self, upload, digest)
-
-    def part_size(self, wish: int | None) -> int | None:
-        """Services take no smaller parts than `MIN_PART`; to a folder it is all the same."""
-        return wish if wish is None or not self._site.keeps_headers else max(wish, MIN_PART)
 
     async def resume(self, session: str) -> None:
         """No session: what an earlier run sent was hashed there, and nobody here could vouch for it."""

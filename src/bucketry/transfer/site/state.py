@@ -3,7 +3,8 @@
 Everything else that changes in a site (tags, lists, referrers, the page) is made from it. So whoever changed it, and
 whoever finds that another did, writes those files again until what they were made from is still what is there.
 
-- ``pending``: tags that were taken up, and whose files are not known to be written. Whoever finds one writes it.
+- ``pending``: tags that were taken up, since when, and whose files are not known to be written. Whoever finds one
+  writes it; a prune that has no such tag waits until it was written.
 - ``leaving``: paths that nothing needs, since when. They are deleted by a prune after its grace.
 - ``going``: paths that a prune is deleting now, since when. Whoever needs one waits, and sends it again.
 - ``removals`` counts deletions: who looked at the files before, and finds another number after, looks again.
@@ -73,8 +74,8 @@ class State(msgspec.Struct, frozen=True, omit_defaults=True):
     nonce: str
     """New with every write, so that a write whose answer was lost can be told from another's."""
     repositories: dict[str, Repository] = {}
-    pending: tuple[str, ...] = ()
-    """As ``name:tag``."""
+    pending: dict[str, float] = {}
+    """By ``name:tag``."""
     leaving: dict[str, float] = {}
     going: dict[str, float] = {}
     removals: int = 0
@@ -200,6 +201,10 @@ def _check(state: State) -> None:
         entries: Mapping[str, Entry] = {**repository.tags, **repository.digests}
         for digest in (*(entry.digest for entry in entries.values()), *repository.digests, *repository.referrers):
             Digest.parse(digest)
+    for pending in state.pending:
+        name, _, tag = pending.rpartition(":")
+        parse_repository(name)
+        parse_tag(tag)
     for path in (*state.leaving, *state.going):
         if paths.parse(path) is None:
             raise ValueError(f"{path[:100]!r} is no file of a repository")
