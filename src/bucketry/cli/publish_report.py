@@ -168,7 +168,7 @@ def _next(outcome: Outcome) -> list[str]:
         folder = _folder(outcome.url)
         return [
             "To serve it over https, as a host of its own:",
-            f"  nginx: server {{ root {folder}; include {folder}/{paths.NGINX}; … }}",
+            f'  nginx: server {{ root "{folder}"; include "{folder}/{paths.NGINX}"; … }}',
             f"  Caddy: cd {shlex.quote(folder)} && SITE=images.example.com caddy run",
             f"docker pull images.example.com/{ending}",
         ]
@@ -199,6 +199,8 @@ def _folder(url: str) -> str:
 
 
 def _plan(outcome: Outcome) -> list[str]:
+    from bucketry.transfer.site.paths import parse, tag_of
+
     published = outcome.published
     lines = [f"Nothing was written. {outcome.url} would get {_what(outcome)}:", ""]
     rows: list[tuple[str, str, str]] = [("blobs", "files", "bytes")]
@@ -220,6 +222,11 @@ def _plan(outcome: Outcome) -> list[str]:
             ("  then", "", size_text(after)),
         ]
     lines += _table(rows)
+    tags = [
+        f"{known.name}:{tag_of(path)}" for path in published.removed if (known := parse(path)) and known.kind == "tags"
+    ]
+    if tags:
+        lines += ["", f"no longer published: {', '.join(tags[:PATHS_SHOWN])}{_more(tags)}"]
     for title, found in (("deleted", published.removed), ("needed by nobody, deleted later", published.leaving)):
         if found:
             lines += ["", f"{title}: {_count(len(found), 'file')}", *_some(found)]
@@ -233,8 +240,12 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
 
 def _some(found: Iterable[str]) -> list[str]:
     paths = list(found)
-    more = len(paths) - PATHS_SHOWN
-    return [f"  {path}" for path in paths[:PATHS_SHOWN]] + ([f"  and {more:,} more"] if more > 0 else [])
+    shown = [f"  {path}" for path in paths[:PATHS_SHOWN]]
+    return [*shown, f" {_more(paths)}"] if len(paths) > PATHS_SHOWN else shown
+
+
+def _more(found: Sequence[str]) -> str:
+    return f" and {len(found) - PATHS_SHOWN:,} more" if len(found) > PATHS_SHOWN else ""
 
 
 def _count(count: int, one: str, many: str | None = None) -> str:
