@@ -345,9 +345,8 @@ def test_who_may_only_read_is_told_so(person: Person, seaweed: Seaweed) -> None:
         "AWS_SECRET_ACCESS_KEY": seaweed.reader_secret_key,
     }
     said = publish(person, "oci:v1:v1", "--name", "app", "--to", f"s3://{seaweed.bucket}/{prefix}", env=environ)
-    said.fails(1, secrets=[seaweed.reader_secret_key])
+    said.fails(1, "not allowed", "AWS_ACCESS_KEY_ID", secrets=[seaweed.reader_secret_key])
 
-    assert "enied" in said.err or "permi" in said.err or "refus" in said.err
     assert not any(key.startswith(prefix) for key in keys(seaweed, seaweed.bucket))
 
 

@@ -27,12 +27,12 @@ Into a folder, for nginx or Caddy to serve; the files for both are put beside th
 
 Every tag, into a bucket from which anyone may read; first a look at what that would do and cost:
 
-    bucketry publish registry.example.com/team/app --all-tags --to s3://my-bucket --dry-run
-    bucketry publish registry.example.com/team/app --all-tags --to s3://my-bucket
+    bucketry publish reg.example.com/app --all-tags --to s3://images --dry-run
+    bucketry publish reg.example.com/app --all-tags --to s3://images
 
-Just these two images, and nothing that was published before:
+Just this image of an OCI layout, and nothing that was published before:
 
-    bucketry publish s3://my-registry/app:v2 oci:build:tool --name tools --to s3://my-bucket --prune
+    bucketry publish oci:build:v2 --name tools/app --to s3://images --prune
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from bucketry.cli import main
-from bucketry.cli.publish import _name, _own
+from bucketry.cli.publish import EXAMPLES, _name, _own
 from bucketry.cli.publish_report import Outcome, Reached, read_policy, report
 from bucketry.oci import Digest
 from bucketry.transfer.contract import Source
@@ -90,6 +90,10 @@ def test_help_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert word in said
     for word in ("--prune", "--grace DURATION", "--dry-run", "--insecure", "--parallel N", "--json", "--config FILE"):
         assert word in said
+
+
+def test_examples_fit_a_narrow_terminal() -> None:
+    assert max(len(line.strip()) for line in EXAMPLES.splitlines() if line.startswith("    ")) <= 76
 
 
 @pytest.mark.parametrize(
