@@ -110,7 +110,7 @@ class SiteRepository:
             manifest = parse_manifest(found.body, None)
         except OCIError as error:
             raise SourceDamaged(f"{self._name}: manifest {reference}: {error.message}") from error
-        if b'"mediaType"' in found.body and manifest.media_type in paths.KINDS:
+        if _says_type(found.body):
             return manifest.media_type
         with translated():
             for media_type in paths.KINDS:
@@ -282,6 +282,14 @@ class SiteRepository:
 
 class _Tags(msgspec.Struct):
     tags: list[str]
+
+
+class _Typed(msgspec.Struct, rename="camel"):
+    media_type: str = ""
+
+
+def _says_type(body: bytes) -> bool:
+    return bool(msgspec.json.decode(body, type=_Typed).media_type)
 
 
 class _Index(msgspec.Struct):

@@ -133,7 +133,7 @@ class World:
 
     def token(self) -> str:
         self._ids += 1
-        return f"id-{self._ids}"
+        return f"id-{self._ids:08}"
 
     async def publish(
         self,
