@@ -10,7 +10,8 @@ class StoreObserver(Protocol):
         """One request to the store ended: each retry is one of its own.
 
         ``operation``: get, head, read, put, delete, delete_many, list, create_multipart, put_part,
-        list_parts, complete_multipart, abort_multipart, list_multiparts. ``sent``, ``received``: body bytes.
+        list_parts, complete_multipart, abort_multipart, list_multiparts; of a site also copy, copy_part.
+        ``sent``, ``received``: body bytes.
         ``outcome``: ok, or the name of the `StoreError` class in lower case.
         """
         ...

@@ -9,10 +9,12 @@ import re
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.store.rclone import run_rclone
 from tests.store.s3.fake import (
     BUCKET,
     Act,
@@ -453,6 +455,30 @@ async def test_a_bucket_that_the_credentials_may_not_write_is_told(seaweed: Seaw
     assert "AccessDenied" in reader.refusal
     with pytest.raises(AccessDenied):
         await reader.put(TARGET, b"x", served=TAG)
+
+
+async def test_a_server_without_conditions_is_checked_before_the_write(tmp_path: Path) -> None:
+    with run_rclone(tmp_path) as server:
+        settings = S3Settings(
+            bucket=server.bucket,
+            endpoint=server.endpoint,
+            region="us-east-1",
+            access_key=server.access_key,
+            secret_key=server.secret_key,
+        )
+        site = S3Site(settings)
+        await site.start()
+        try:
+            etag = await site.put("a/b", b"1", served=TAG, condition=IF_ABSENT)
+            assert not site.conditional
+            for condition in (IF_ABSENT, IfMatch("0" * 32)):
+                with pytest.raises(PreconditionFailed):
+                    await site.put("a/b", b"2", served=TAG, condition=condition)
+            await site.put("a/b", b"3", served=TAG, condition=IfMatch(etag))
+            assert (await site.get("a/b")).body == b"3"
+            assert [file.path async for file in site.list("")] == ["a/b"]
+        finally:
+            await site.close()
 
 
 # Helpers

@@ -61,6 +61,7 @@ class S3Site(CopyingBucket):
     file that nobody sees. ``min_part``, ``copy_limit`` and ``copy_part`` in bytes, for tests that want small ones.
     ``clock`` gives POSIX seconds, ``monotonic`` seconds, ``random`` numbers from 0 to 1, ``nonce`` random bytes.
 
+    What a killed process left of an upload is ended by nobody here: a lifecycle rule of the bucket does that.
     Etags of equal bodies are equal on most services: a write that puts back what was there before brings its etag back.
     """
 
