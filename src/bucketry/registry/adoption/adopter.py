@@ -108,18 +108,16 @@ class Adopter:
         self._listen(Began(store=self._registry.store.url, verify=self._verify, dry_run=self._dry_run))
         await require_tree(self._registry.store)
         tally = Tally(self._listen, Remembered(self._remembered))
+        taking = Taking(
+            registry=self._registry,
+            places=asyncio.Semaphore(self._parallel),
+            tally=tally,
+            remembered=self._remembered,
+            verify=self._verify,
+            dry_run=self._dry_run,
+        )
         try:
-            async with asyncio.TaskGroup() as group:
-                taking = Taking(
-                    registry=self._registry,
-                    group=group,
-                    places=asyncio.Semaphore(self._parallel),
-                    tally=tally,
-                    remembered=self._remembered,
-                    verify=self._verify,
-                    dry_run=self._dry_run,
-                )
-                await _Run(taking, jobs=self._parallel, hashing=self._hashing).walk(globs)
+            await _Run(taking, jobs=self._parallel, hashing=self._hashing).walk(globs)
         except BaseExceptionGroup as failures:
             first = _first(failures)
             raise first from first.__cause__
@@ -149,20 +147,21 @@ class _Run:
         seen: Remembered[str] = Remembered(self._taking.remembered)
         name: str | None = None
         queue: asyncio.Queue[Sequence[tree.Entry]] | None = None
-        async for batch in walk(self._taking.registry.store, globs):
-            if queue is None or batch.repository != name:
-                if queue is not None:
-                    await queue.put(_END)
-                name, queue = batch.repository, asyncio.Queue(1)
-                if name not in seen:
-                    self._tally.repositories += 1
-                    seen.add(name)
-                await self._open.acquire()
-                task = self._taking.group.create_task(self._repository(name, queue))
-                task.add_done_callback(lambda _: self._open.release())
-            await queue.put(batch.entries)
-        if queue is not None:
-            await queue.put(_END)
+        async with asyncio.TaskGroup() as group:
+            async for batch in walk(self._taking.registry.store, globs):
+                if queue is None or batch.repository != name:
+                    if queue is not None:
+                        await queue.put(_END)
+                    name, queue = batch.repository, asyncio.Queue(1)
+                    if name not in seen:
+                        self._tally.repositories += 1
+                        seen.add(name)
+                    await self._open.acquire()
+                    task = group.create_task(self._repository(name, queue))
+                    task.add_done_callback(lambda _: self._open.release())
+                await queue.put(batch.entries)
+            if queue is not None:
+                await queue.put(_END)
 
     async def _repository(self, name: str, queue: asyncio.Queue[Sequence[tree.Entry]]) -> None:
         """Takes over what comes by the queue, to its end."""

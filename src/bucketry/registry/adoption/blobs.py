@@ -28,9 +28,9 @@ class AdoptedBlobs:
     def __init__(self, taking: Taking, *, hashing: int) -> None:
         self._taking = taking
         self._store = taking.registry.store
-        self._linking: Once[tuple[str, Digest], Broken | None] = Once(taking.group)
-        self._linked: Remembered[tuple[str, Digest]] = Remembered(taking.remembered)
-        self._checking: Once[tuple[str, Digest, int], Broken | Checkpoints | None] = Once(taking.group)
+        self._linking: Once[tuple[str, Digest, int], Broken | None] = Once()
+        self._linked: Remembered[tuple[str, Digest, int]] = Remembered(taking.remembered)
+        self._checking: Once[tuple[str, Digest, int], Broken | Checkpoints | None] = Once()
         self._good: Remembered[tuple[str, Digest, int]] = Remembered(taking.remembered)
         self._hashing = asyncio.Semaphore(hashing)
         segment = taking.registry.settings.segment
@@ -44,7 +44,7 @@ class AdoptedBlobs:
 
     async def ensure(self, repository: str, blob: Descriptor, *, fresh: bool) -> Broken | None:
         """Gives the repository the blob, where it has not got it. Why it cannot, else."""
-        key = (repository, blob.parsed)
+        key = (repository, blob.parsed, blob.size)
         if key in self._linked:
             return None
         found = await self._linking.do(key, lambda: self._link(repository, blob, fresh=fresh))
@@ -56,7 +56,7 @@ class AdoptedBlobs:
         """Hashes a blob that the repository has already, if its bytes are adopted ones that nobody hashed yet."""
         digest = blob.parsed
         record = await self._record(digest)
-        if record is None or not _unproven(record) or not await self._has(repository, digest):
+        if record is None or not _unproven(record) or not await self._has(repository, digest, record.size):
             return None
         found = await self._good_data(record.data, digest, record.size)
         if isinstance(found, Broken):
@@ -71,7 +71,7 @@ class AdoptedBlobs:
     async def _link(self, repository: str, blob: Descriptor, *, fresh: bool) -> Broken | None:
         digest, size = blob.parsed, blob.size
         # Of a repository that nothing was taken over of yet, a link would be one request more for each blob.
-        if not fresh and await self._has(repository, digest):
+        if not fresh and await self._has(repository, digest, size):
             return await self.verify(repository, blob) if self._taking.verify else None
         try:
             target = await self._taking.link(tree.layer_link(repository, digest), digest, "blob")
@@ -83,7 +83,7 @@ class AdoptedBlobs:
                 await self._publish(repository, digest, size, data, found)
         except Stop as stop:
             # What is broken there may have been pushed here.
-            return None if fresh and await self._has(repository, digest) else stop.broken
+            return None if fresh and await self._has(repository, digest, size) else stop.broken
         self._taking.tally.blob(repository, digest, size)
         return None
 
@@ -97,13 +97,13 @@ class AdoptedBlobs:
         except NotFound:
             raise broken(data, f"the data of blob {digest} is missing") from None
 
-    async def _has(self, repository: str, digest: Digest) -> bool:
+    async def _has(self, repository: str, digest: Digest, size: int) -> bool:
         try:
             async with self._taking.places:
-                await self._taking.registry.blobs.find(repository, digest)
+                found = await self._taking.registry.blobs.find(repository, digest)
         except BlobUnknown:
             return False
-        return True
+        return found.size == size
 
     async def _record(self, digest: Digest) -> BlobRecord | None:
         """That of a blob whose bytes can be read."""

@@ -28,8 +28,8 @@ class AdoptedManifests:
         """Those that have a note of this run."""
         self._here: Remembered[tuple[str, Digest]] = Remembered(taking.remembered)
         """Those that were here before."""
-        self._takes: Once[tuple[str, Digest], Broken | None] = Once(taking.group)
-        self._looks: Once[tuple[str, Digest], Broken | None] = Once(taking.group)
+        self._takes: Once[tuple[str, Digest], Broken | None] = Once()
+        self._looks: Once[tuple[str, Digest], Broken | None] = Once()
 
     async def take(self, repository: str, digest: Digest, *, fresh: bool, depth: int = 0) -> Broken | None:
         """Takes over a manifest that had no note when the notes were listed. Why it cannot, else.

@@ -36,15 +36,22 @@ class Remembered(Generic[K]):
 class Once(Generic[K, T]):
     """Whoever asks while the work for a key is under way waits for that: nobody waits for a free place meanwhile."""
 
-    def __init__(self, group: asyncio.TaskGroup) -> None:
-        self._group = group
+    def __init__(self) -> None:
         self._under_way: dict[K, asyncio.Task[T]] = {}
 
     async def do(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What ``work`` gives. What it raises ends the whole group."""
+        """What ``work`` gives, and raises to all that wait for it.
+
+        Who is cancelled while it waits ends the work for all: whatever cancels one here ends the whole run.
+        """
         task = self._under_way.get(key)
         if task is None:
-            task = self._group.create_task(work())
+            task = asyncio.get_running_loop().create_task(work())
             self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
+            task.add_done_callback(lambda ended: self._end(key, ended))
         return await task
+
+    def _end(self, key: K, task: asyncio.Task[T]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # Who waited may have been cancelled just now: then nobody else looks at it.

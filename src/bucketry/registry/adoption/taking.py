@@ -156,7 +156,6 @@ class Taking:
     """
 
     registry: Registry
-    group: asyncio.TaskGroup
     places: asyncio.Semaphore
     tally: Tally
     remembered: int

@@ -1,8 +1,7 @@
-"""An old registry's tree in memory, written as distribution writes it; what an adoption said; what a store then holds."""
+"""An old registry's tree in memory, as distribution writes it; what an adoption said; what a store holds then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from tests.unit.registry.helpers import FakeClock, Truth, _judge, _note, get_or_none, keys, open_registry
