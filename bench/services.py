@@ -153,7 +153,7 @@ class Services:
                     command,
                     place / "log",
                     # No AWS_* of the caller's: weed takes them for an identity of its own.
-                    env=_environ(HOME=str(place)),
+                    env=environ(HOME=str(place)),
                     ready=lambda: accepts(ports[6]) and _takes_writes(ports[6]),
                     grace=0,  # Its data is thrown away.
                 )
@@ -179,7 +179,7 @@ class Services:
                 f"proxy_upload_rate {rate}; proxy_download_rate {rate}; proxy_buffer_size 256k; }} }}\n"
             )
             command = [nginx, "-p", str(place), "-c", str(config)]
-            with running("nginx", command, place / "log", env=_environ(), ready=lambda: accepts(port)):
+            with running("nginx", command, place / "log", env=environ(), ready=lambda: accepts(port)):
                 yield Bucket(bucket.name, port, bucket.metrics)
 
     @contextmanager
@@ -219,7 +219,7 @@ class Services:
                 "the peer",
                 command,
                 place / "log",
-                env=_environ(OTEL_TRACES_EXPORTER="none"),
+                env=environ(OTEL_TRACES_EXPORTER="none"),
                 ready=lambda: answers(port, "/v2/"),
             ) as pid:
                 settle(pid)
@@ -231,10 +231,10 @@ class Services:
         program = require_program("bucketry", "make setup")
         with self.scratch("bucketry") as place:
             (port,) = free_ports(1)
-            store, env, also = str(where), _environ(), []
+            store, env, also = str(where), environ(), []
             if isinstance(where, Bucket):
                 store = f"s3://{where.name}"
-                env = _environ(
+                env = environ(
                     AWS_ACCESS_KEY_ID=ACCESS_KEY,
                     AWS_SECRET_ACCESS_KEY=SECRET_KEY,
                     AWS_REGION=REGION,
@@ -256,7 +256,7 @@ def _available_memory() -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _environ(**also: str) -> dict[str, str]:
+def environ(**also: str) -> dict[str, str]:
     """What servers see of the environment: no setting of the person who runs this."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return kept | also
