@@ -8,6 +8,7 @@ from typing import Final
 
 from bucketry.oci import Digest, media_types
 from bucketry.store.site import Served, is_path
+from bucketry.transfer import wire
 
 STATE: Final = "bucketry-site.json"
 PAGE: Final = "index.html"
@@ -15,6 +16,8 @@ NGINX: Final = "bucketry-nginx.conf"
 CADDY: Final = "Caddyfile"
 API: Final = "v2/"
 CATALOG: Final = "v2/_catalog"
+DISCOVER: Final = f"{API}{wire.DISCOVER}"
+"""By which a client learns that there are checkpoints."""
 
 JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 
 from bucketry.oci import media_types
 from bucketry.store.site import Served
+from bucketry.transfer import wire
 from bucketry.transfer.site import paths
 from bucketry.transfer.site.pages import pages_for
 from bucketry.transfer.site.snippets import caddyfile, nginx
@@ -42,12 +44,14 @@ def test_braces_are_in_pairs() -> None:
         assert bare.count("{") == bare.count("}") > 10
 
 
-def test_a_folder_gets_the_files_for_servers_and_a_bucket_the_page_alone() -> None:
+def test_a_folder_gets_the_files_for_servers_and_a_bucket_none_of_them() -> None:
     folder = {page.path: page for page in pages_for(keeps_headers=False)(EMPTY)}
     bucket = {page.path: page for page in pages_for(keeps_headers=True)(EMPTY)}
 
-    assert set(folder) == {paths.PAGE, paths.NGINX, paths.CADDY}
-    assert bucket == {paths.PAGE: folder[paths.PAGE]}
+    assert set(folder) == {paths.PAGE, paths.DISCOVER, paths.NGINX, paths.CADDY}
+    assert bucket == {path: folder[path] for path in (paths.PAGE, paths.DISCOVER)}
+    told = msgspec.json.decode(bucket[paths.DISCOVER].body, type=wire.Extensions)
+    assert [extension.endpoints for extension in told.extensions] == [(wire.CHECKPOINTS,)]
     assert folder[paths.NGINX].body == nginx().encode()
     assert folder[paths.CADDY].body == caddyfile().encode()
     assert paths.changing(bucket[paths.PAGE].content_type) == Served("text/html; charset=utf-8", paths.SHORTLY)
