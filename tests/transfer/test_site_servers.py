@@ -150,6 +150,7 @@ def test_what_changes_is_kept_for_a_minute(host: Host, published: Published) -> 
         (f"/v2/team/app/referrers/{digest}", OCI_INDEX),
         ("/v2/team/app/tags/list", "application/json"),
         ("/v2/_catalog", "application/json"),
+        ("/v2/_oci/ext/discover", "application/json"),
     ):
         answer = host.get(path)
         assert (answer.status, *answer.tells("content-type", "cache-control")) == (200, media_type, SHORTLY), path

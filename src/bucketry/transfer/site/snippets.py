@@ -13,6 +13,7 @@ from bucketry.transfer.site import paths
 _DIGEST: Final = "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 _OURS: Final = f"{paths.STATE}|{paths.NGINX}|{paths.CADDY}".replace(".", r"\.")
 """Files beside ``v2/`` that are no business of whoever pulls."""
+_LISTS: Final = "|".join(each.removeprefix(paths.API) for each in (paths.CATALOG, paths.DISCOVER))
 _MISSING: Final = '{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not published here"}]}'
 
 
@@ -90,7 +91,7 @@ location ~ "^/v2/.+/referrers/[^/]+$" {{
   add_header Cache-Control "{paths.SHORTLY}";
 }}
 
-location ~ "^/v2/(?:.+/tags/list|_catalog)$" {{
+location ~ "^/v2/(?:.+/tags/list|{_LISTS})$" {{
   types {{ }}
   default_type {paths.JSON};
   add_header Cache-Control "{paths.SHORTLY}";
@@ -179,7 +180,7 @@ def caddyfile() -> str:
 		file_server
 	}}
 
-	@lists path_regexp ^/v2/(.+/tags/list|_catalog)$
+	@lists path_regexp ^/v2/(?:.+/tags/list|{_LISTS})$
 	handle @lists {{
 		header Content-Type {paths.JSON}
 		header Cache-Control "{paths.SHORTLY}"
