@@ -154,7 +154,7 @@ async def _adopt(
     from bucketry.registry import RegistrySettings
     from bucketry.registry.adoption import Adopter, open_registry
     from bucketry.registry.adoption.events import Note
-    from bucketry.registry.adoption.roots import has_tree, missing, require_tree
+    from bucketry.registry.adoption.roots import DATABASE, has_tree, incomplete, missing, require_tree
     from bucketry.store.contract import LocalFiles
     from bucketry.transfer.judging import judge
 
@@ -163,6 +163,8 @@ async def _adopt(
         folder = Path(store.file_path("data/~")).parent.parent
         if not folder.is_dir() or not await has_tree(store):
             raise missing(store.url, _near(folder))
+        if (folder / DATABASE).exists():
+            raise incomplete(store.url)
         if not dry_run:
             await store.start()
     else:

@@ -143,6 +143,16 @@ def test_the_wrong_folder_is_told_with_the_right_one(
     assert files(tmp_path) == before
 
 
+def test_a_tree_that_is_not_all_of_a_registry_is_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = tree / "docker" / "registry" / "lockfiles" / "database-in-use"
+    lock.parent.mkdir()
+    lock.write_bytes(b"")
+    before = files(tree)
+    assert main(["adopt", str(tree)]) == 1
+    assert "keeps its tags and manifests in a database here" in capsys.readouterr().err
+    assert files(tree) == before
+
+
 def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["adopt", str(tmp_path / "none")]) == 1
     assert f"there is no {TREE}/ below it" in capsys.readouterr().err

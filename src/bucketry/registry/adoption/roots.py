@@ -5,6 +5,9 @@ from __future__ import annotations
 from bucketry.registry.adoption import tree
 from bucketry.store.contract import NotFound, Store, StoreError
 
+DATABASE = "docker/registry/lockfiles/database-in-use"
+"""A file that GitLab's registry makes when it keeps tags and manifests in a database, and no longer in the tree."""
+
 _LOOKS = 40
 """List requests, at most, for a hint."""
 _LAST = "~~~~"
@@ -15,14 +18,28 @@ class TreeMissing(NotFound):
     """There is no tree of another registry below the root of the store."""
 
 
+class TreeIncomplete(StoreError):
+    """There is a tree, but it is not all that the other registry has."""
+
+
 async def require_tree(store: Store) -> None:
-    """Raises `TreeMissing`, which names the right root where that was found."""
+    """Raises `TreeMissing`, which names the right root where that was found, and `TreeIncomplete`."""
     if not await has_tree(store):
         raise missing(store.url, await _find(store))
+    page = await store.list(f"{DATABASE.rpartition('/')[0]}/", limit=10)
+    if any(listed.key == DATABASE for listed in page.objects):
+        raise incomplete(store.url)
 
 
 async def has_tree(store: Store) -> bool:
     return bool((await store.list(tree.ROOT, limit=1)).objects)
+
+
+def incomplete(url: str) -> TreeIncomplete:
+    return TreeIncomplete(
+        f"{url}: GitLab's registry keeps its tags and manifests in a database here ({DATABASE} is there), so the tree "
+        "has only some of them; copy the registry instead: bucketry copy --all HOST STORE"
+    )
 
 
 def missing(url: str, root: str | None) -> TreeMissing:

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.registry.helpers import FakeClock, memory_store
 
 from bucketry.registry.adoption import TreeMissing
-from bucketry.registry.adoption.roots import has_tree, require_tree
+from bucketry.registry.adoption.roots import DATABASE, TreeIncomplete, has_tree, require_tree
 from bucketry.store.contract import ListPage, Unavailable
 from bucketry.store.faults import FaultyStore, Refuse, Rule
 from bucketry.store.memory import MemoryStore
@@ -74,6 +74,11 @@ async def test_the_right_root_is_named(
 async def test_where_there_is_one_it_is_found(clock: FakeClock) -> None:
     assert await has_tree(bucket(clock, LINK))
     await require_tree(bucket(clock, LINK))
+
+
+async def test_a_tree_that_is_not_all_of_a_registry_is_refused(clock: FakeClock) -> None:
+    with pytest.raises(TreeIncomplete, match="copy the registry instead"):
+        await require_tree(bucket(clock, LINK, DATABASE))
 
 
 async def test_a_look_that_fails_gives_no_hint(clock: FakeClock) -> None:
