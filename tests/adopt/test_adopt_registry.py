@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -187,3 +189,47 @@ def test_ctrl_c_ends_it_at_once_and_says_that_it_goes_on(tmp_path: Path) -> None
     assert time.monotonic() - began < 2
     assert err.decode().splitlines()[-1].endswith("The same command goes on where it was stopped.")
     assert b'"ended"' not in out
+
+
+@pytest.mark.parametrize("kind", ["folder", "bucket"])
+def test_who_pulls_all_the_while_never_sees_an_error(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A tag goes to and fro in the old registry, and is adopted each time, while a client pulls it."""
+    shape = Shape(manifests=6, blobs=12, repositories=1, untagged_every=0)
+    place: Place
+    if kind == "folder":
+        write_tree(tmp_path / "tree", shape)
+        place = FolderPlace(tmp_path / "tree")
+    else:
+        seaweed: Seaweed = request.getfixturevalue("seaweed")
+        place = BucketPlace(seaweed, f"pulled/{tmp_path.name}")
+        asyncio.run(put(seaweed, place, shape))
+    repository, images = shape.repository(0), [shape.image(number) for number in (0, 1)]
+    assert adopt(place).code == 0
+    link = f"{TREE}/repositories/{repository}/_manifests/tags/{shape.tag(0)}/current/link"
+    seen, failures, ended = set[bytes](), list[BaseException](), threading.Event()
+    with bucketry(place.url, tmp_path / "new", env=place.environ()) as server:
+        reader = Reader(server.url)
+
+        def pull() -> None:
+            try:
+                while not ended.is_set():
+                    manifest = reader.manifest(repository, shape.tag(0))
+                    seen.add(manifest)
+                    for layer in json.loads(manifest)["layers"]:
+                        reader.blob(repository, layer["digest"])
+            except BaseException as failure:  # noqa: BLE001 (told by the test)
+                failures.append(failure)
+
+        puller = threading.Thread(target=pull)
+        puller.start()
+        try:
+            for turn in range(1, 5):
+                place.write(link, images[turn % 2].digest.encode())
+                moved = adopt(place)
+                assert (moved.code, moved.ended["tags"]) == (0, 1), moved.said
+        finally:
+            ended.set()
+            puller.join()
+        assert failures == []
+        assert seen == {image.manifest.data for image in images}
+        assert_no_fault(server)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FAILED, BROKEN = 1, 3
 PARALLEL = 32
 MOST_PARALLEL = 256
+RACERS = 16
 
 EXAMPLES = """
 The bucket of a registry, and the `rootdirectory` that it is configured with:
@@ -136,7 +137,8 @@ def adopt(
 def _open(settings: Config, parallel: int, requests: Requests) -> Store:
     from bucketry.store.open import open_store
 
-    options = replace(settings.store.options(), max_connections=parallel)
+    # What is tried of a store needs that many: a race of one writer has a winner on every store.
+    options = replace(settings.store.options(), max_connections=max(parallel, RACERS))
     return open_store(settings.store.url, options, observer=requests)
 
 

@@ -129,7 +129,7 @@ def _live() -> Iterator[events.Listener]:
             sums.add(event)
             line = None if isinstance(event, events.Finished) else line_of(event)
             if line is not None:
-                terminal.print(line, markup=False)
+                terminal.print(line, markup=False, soft_wrap=True)
             if time.monotonic() - looked >= _BETWEEN:
                 looked = time.monotonic()
                 status.update(sums.text())
