@@ -16,6 +16,7 @@ from tests.support.images import MIB, Blob, Image, Index, make_image, make_index
 from tests.support.server import bucketry
 from tests.support.tools import root_only, tool
 from tests.transfer.command import Done, Person
+from tests.transfer.terminal import watch
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 APP = make_image(seed=61, sizes=(300, 12 * MIB))
@@ -181,6 +182,17 @@ def test_quietly_one_line_is_said(person: Person, tmp_path: Path) -> None:
     assert said.code == 0
     assert len(said.lines) == 1
     assert said.err == ""
+
+
+def test_on_a_terminal_bars_end_as_done_and_the_result_follows(person: Person, tmp_path: Path) -> None:
+    command, environ = person.command(["publish", "oci:v1:v1", "--name", "app", "--to", tmp_path / "site"])
+    seen = watch(command, env=environ, cwd=person.work, columns=100)
+    text = "\n".join(seen.screen)
+
+    assert seen.code == 0
+    assert [line.rpartition(" ")[2] for line in seen.screen if "━" in line] == ["done"] * 3, text
+    assert "stopped" not in text
+    assert "\npublished 1 image of app: 12.0 MiB sent; " in text
 
 
 # What is refused, with nothing changed.

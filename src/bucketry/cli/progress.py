@@ -174,7 +174,7 @@ class Bars:
 
     def close(self) -> None:
         """No more events come."""
-        if not self.last:
+        if self._tally.ended is None:
             self._progress.update(self._all, description="all", note="stopped", visible=bool(self._tasks))
 
     def _show(self, item: Item) -> None:

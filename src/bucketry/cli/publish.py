@@ -15,7 +15,7 @@ from bucketry.cli.output import write
 if TYPE_CHECKING:
     from bucketry.cli.publish_report import Outcome
     from bucketry.transfer.contract import Source
-    from bucketry.transfer.events import Listener
+    from bucketry.transfer.events import Event, Listener
     from bucketry.transfer.names import Place
     from bucketry.transfer.places import Opening
     from bucketry.transfer.site.gathering import ImageToPublish
@@ -128,7 +128,7 @@ def publish(
                 images,
                 site,
                 settings=chosen,
-                listen=listen if output.json else _without_end(listen, silent=dry_run),
+                listen=_unheard if dry_run and not output.json else listen,
                 prune=prune,
                 grace=GRACE if seconds is None else seconds,
                 dry_run=dry_run,
@@ -144,15 +144,8 @@ def publish(
     return code
 
 
-def _without_end(listen: Listener, *, silent: bool) -> Listener:
-    """The end is told by the command itself, which knows more of it; of a dry run there is nothing else to tell."""
-    from bucketry.transfer.events import Ended, Event
-
-    def heard(event: Event) -> None:
-        if not silent and not isinstance(event, Ended):
-            listen(event)
-
-    return heard
+def _unheard(event: Event) -> None:
+    """Of a dry run there is nothing to tell but its end, which the command tells itself."""
 
 
 def _place(ref: str, *, all_tags: bool) -> Place:

@@ -203,8 +203,10 @@ def _there(tally: Tally, size: int) -> str:
 
 
 def summary(tally: Tally, ended: events.Ended) -> list[str]:
-    """The last lines: what was sent, how fast, how to use it."""
+    """The last lines: what was sent, how fast, how to use it; none of a publish, whose command knows more of it."""
     action = "copy" if tally.began is None else tally.began.action
+    if action == "publish":
+        return []
     verb = {"push": "pushed", "pull": "pulled", "copy": "copied"}[action]
     there = _there(tally, ended.skipped)
     if not ended.moved:
