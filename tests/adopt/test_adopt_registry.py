@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,31 @@ def test_a_run_that_is_killed_at_any_point_leaves_nothing_half_and_the_next_goes
         assert_no_fault(server)
     again = adopt(place)
     assert (again.ended["manifests"], again.ended["tags"], again.ended["blobs"]) == (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ReadOnlyPlace(BucketPlace):
+    """The same, with keys that may read and list and nothing else."""
+
+    def environ(self) -> dict[str, str]:
+        keys = {"AWS_ACCESS_KEY_ID": self.seaweed.reader_access_key}
+        return {**super().environ(), **keys, "AWS_SECRET_ACCESS_KEY": self.seaweed.reader_secret_key}
+
+
+def test_whoever_may_only_read_gets_a_dry_run_and_a_clear_refusal(seaweed: Seaweed, tmp_path: Path) -> None:
+    shape = Shape(manifests=6, blobs=12, repositories=2)
+    place = ReadOnlyPlace(seaweed, f"reader/{tmp_path.name}")
+    asyncio.run(put(seaweed, place, shape))
+    before = place.marks()
+
+    told, refused = adopt(place, "--dry-run", "--verify"), adopt(place)
+
+    assert (told.code, told.ended["manifests"], told.ended["problems"]) == (0, 6, 0)
+    assert told.ended["verified"] == told.ended["bytes"]
+    assert refused.code == 1
+    (line,) = refused.said.splitlines()
+    assert place.url in line
+    assert place.marks() == before
 
 
 def test_ctrl_c_ends_it_at_once_and_says_that_it_goes_on(tmp_path: Path) -> None:
