@@ -15,7 +15,7 @@ import pytest
 from tests.adopt.adopting import adopt, assert_serves, begin, old_marks, own_bytes
 from tests.store.seaweed import Seaweed
 from tests.support.images import MIB
-from tests.support.old_registry import VERSIONS, BucketPlace, FolderPlace, Place, Version, old_registry
+from tests.support.old_registry import V2, VERSIONS, BucketPlace, FolderPlace, Place, Version, old_registry
 from tests.support.old_registry_filling import APP, TEAM, Contents, fill, fill_more
 from tests.support.reading import Reader
 from tests.support.server import assert_no_fault, bucketry
@@ -104,6 +104,7 @@ def test_all_of_an_old_registry_is_served_and_later_what_was_pushed_since(
                 old.reader.manifest(name, tag)
 
 
+@pytest.mark.parametrize("version", [V2], ids=str)  # Both write the same tree.
 def test_what_is_broken_is_told_by_its_path_and_the_rest_is_served(
     version: Version, place: Place, tmp_path: Path
 ) -> None:
