@@ -13,7 +13,7 @@ from bucketry.store.contract import Store
 from bucketry.store.site_parts import DEFAULT_PART, cut
 from bucketry.transfer.bucket import translated
 from bucketry.transfer.contract import Source
-from bucketry.transfer.crew import crew
+from bucketry.transfer.crew import closing, crew
 from bucketry.transfer.events import Found, Note, Skipped
 from bucketry.transfer.sending import Sending
 from bucketry.transfer.site import paths
@@ -114,11 +114,12 @@ class MovingBlobs:
         holders: dict[str, list[str]] = {}
         count = 0
         with translated():
-            async for file in self._site.list(paths.API):
-                self._hold(holders, missing, file.path, file.size)
-                count += 1
-                if count >= MOST_LOOKED_AT:
-                    break
+            async with closing(self._site.list(paths.API)) as files:
+                async for file in files:
+                    self._hold(holders, missing, file.path, file.size)
+                    count += 1
+                    if count >= MOST_LOOKED_AT:
+                        break
         self._holders = holders
 
     async def _one(self, blob: Descriptor, source: Source, names: Sequence[str]) -> None:

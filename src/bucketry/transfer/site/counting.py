@@ -9,6 +9,7 @@ from typing import Final
 
 from bucketry.store.contract import Buffer, Condition, Store
 from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload
+from bucketry.transfer.crew import closing
 from bucketry.transfer.site import paths
 
 PAGE: Final = 1000
@@ -99,11 +100,12 @@ class CountedSite:
 
     async def list(self, prefix: str) -> AsyncIterator[SiteFile]:
         count = 0
-        async for file in self._site.list(prefix):
-            if count % PAGE == 0:
-                self.counts.requests["LIST"] += 1
-            count += 1
-            yield file
+        async with closing(self._site.list(prefix)) as files:
+            async for file in files:
+                if count % PAGE == 0:
+                    self.counts.requests["LIST"] += 1
+                count += 1
+                yield file
         if count == 0:
             self.counts.requests["LIST"] += 1
 

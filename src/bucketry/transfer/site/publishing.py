@@ -228,7 +228,8 @@ class _Publishing:
         await self._put_manifests()
 
         def check(state: State) -> None:
-            if state.removals != removals or not state.going.keys().isdisjoint(self._needed):
+            # Nothing is deleted that was not announced before, with a new number.
+            if state.removals != removals:
                 raise _LookAgain
 
         def claim(state: State) -> State:

@@ -17,6 +17,7 @@ from bucketry.store.contract import (
     Unsupported,
 )
 from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload
+from bucketry.transfer.crew import closing
 
 _KEPT: Final = 4 * 1024 * 1024
 """Bytes: larger bodies are not looked at again."""
@@ -94,13 +95,15 @@ class RehearsedSite:
         if self._own(path) is not None:
             yield (await self.get(path)).body[start:stop]
             return
-        async for piece in self._site.read(path, start, stop):
-            yield piece
+        async with closing(self._site.read(path, start, stop)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def list(self, prefix: str) -> AsyncIterator[SiteFile]:
-        async for file in self._site.list(prefix):
-            if file.path not in self._written and file.path not in self._deleted:
-                yield file
+        async with closing(self._site.list(prefix)) as files:
+            async for file in files:
+                if file.path not in self._written and file.path not in self._deleted:
+                    yield file
         for path, file in list(self._written.items()):
             if path.startswith(prefix):
                 yield file

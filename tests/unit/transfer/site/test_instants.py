@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -124,6 +124,47 @@ async def test_another_publish_at_any_call(tmp_path: Path, keeps_headers: bool, 
         told = world.state().repositories["app"].tags["latest" if same_tag else "one"].digest
         chosen = one if told == str(one.manifest.digest) else two
         assert world.at(f"v2/app/manifests/{tags[0]}") == chosen.manifest.body
+
+
+@FOLDER_OR_BUCKET
+async def test_overtaken_at_any_call_and_killed_with_it(tmp_path: Path, keeps_headers: bool) -> None:
+    """What was written too late by one who is dead then does not stay."""
+    first, second, third = (MemorySource(image(seed)) for seed in range(3))
+    world = World(tmp_path, keeps_headers)
+    calls = await count(world, lambda site: world.publish((first, "app", "latest"), site=site))
+    for number in range(calls):
+        world = World(tmp_path, keeps_headers)
+        site = world.site()
+        killed_at(site, number, after=True)
+        others: list[asyncio.Future[Published]] = []
+        overtake = at_call(number, partial(done_by, others, partial(world.publish, (second, "app", "latest"))))
+        dies_then = site.before
+
+        async def before(
+            operation: str,
+            path: str,
+            overtake: Callable[[str, str], Awaitable[None]] = overtake,
+            dies_then: Callable[[str, str], Awaitable[None]] = dies_then,
+        ) -> None:
+            await overtake(operation, path)
+            await dies_then(operation, path)
+
+        site.before = before
+        await dies(world.publish((first, "app", "latest"), site=site))
+        await others[0]
+        assert world.found == [], f"call {number}: {site.log[-1]}"
+        await world.publish((third, "other", "latest"))
+        assert world.found == [], f"after call {number}: {site.log[-1]}"
+        told = world.state().repositories["app"].tags["latest"].digest
+        assert world.at("v2/app/manifests/latest") == world.at(f"v2/app/manifests/{told}"), f"call {number}"
+        assert world.listed("app") == ["latest"]
+        assert world.at("index.html") == b'{"app": ["latest"], "other": ["latest"]}'
+
+
+async def done_by(others: list[asyncio.Future[Published]], run: Callable[[], Awaitable[Published]]) -> None:
+    """All of it, whatever becomes of the one that waits."""
+    others.append(asyncio.ensure_future(run()))
+    await asyncio.shield(others[0])
 
 
 async def test_two_at_once_lose_no_signature(tmp_path: Path) -> None:

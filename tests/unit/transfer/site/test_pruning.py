@@ -218,6 +218,7 @@ async def test_a_publish_while_another_prunes(tmp_path: Path, keeps_headers: boo
     first, second = (publishes, prunes) if outer == "publish" else (prunes, publishes)
     world = await prepared()
     calls = await count(world, lambda site: first(world, site, Clockwork()))
+    published_last = 0
     for number in range(calls):
         world = await prepared()
         site = world.site()
@@ -235,6 +236,11 @@ async def test_a_publish_while_another_prunes(tmp_path: Path, keeps_headers: boo
             cosign_tag(old.index)
         }
         assert "latest" in state.repositories["app"].tags
+        if "old" in state.repositories["app"].tags:
+            assert len(world.referrers("app", old.index)) == 1
+            assert len(state.referrers("app", old.index.digest)) == 1
+            published_last += 1
+    assert published_last
 
 
 async def begun(others: list[asyncio.Future[Published]], run: Callable[[], Awaitable[Published]]) -> None:
@@ -302,3 +308,51 @@ async def _going(world: World, *gone: str) -> None:
         world.state(), going=dict.fromkeys(gone, world.now), removals=world.state().removals + 1, nonce=world.token()
     )
     await world.site().put("bucketry-site.json", encode(state), served=held.served, condition=IfMatch(held.etag))
+
+
+def at_state(number: int, act: Callable[[], Awaitable[object]]) -> Callable[[str, str], Awaitable[None]]:
+    """A hook that acts before the state is written for that time."""
+    written = 0
+
+    async def hook(operation: str, path: str) -> None:
+        nonlocal written
+        if (operation, path) == ("put", "bucketry-site.json"):
+            written += 1
+            if written == number:
+                await act()
+
+    return hook
+
+
+@FOLDER_OR_BUCKET
+async def test_a_tag_that_was_published_since_the_prune_looked_leaves(tmp_path: Path, keeps_headers: bool) -> None:
+    world, old, new = World(tmp_path, keeps_headers), MemorySource(image(1)), MemorySource(image(2))
+    old.add(image(1).manifest, tag="late")
+    await world.publish((new, "app", "latest"), (old, "gone", "latest"))
+    site = world.site()
+    other = partial(world.publish, (old, "app", "late"), (old, "late", "late"))
+    site.before = at_state(1, other)
+
+    await world.publish((new, "app", "latest"), site=site, prune=True)
+
+    assert world.catalog() == ["app"]
+    assert not [path for path in world.files() if path.endswith("/late") or "/late." in path or "/late/tags" in path]
+    assert world.found == []
+
+
+async def test_a_signature_that_a_prune_dropped_meanwhile_is_told_of_again(tmp_path: Path) -> None:
+    subject = image(1)
+    signed, plain = MemorySource(subject), MemorySource(subject)
+    refers(signed, signature(subject.manifest), subject.manifest)
+    signed.add(subject.manifest, tag="signed")
+    world = World(tmp_path)
+    await world.publish((plain, "app", "latest"))
+    site = world.site()
+    # Between its taking up the signature and its taking up the tag.
+    site.before = at_state(2, partial(world.publish, (plain, "app", "latest"), prune=True))
+
+    await world.publish((signed, "app", "signed"), site=site)
+
+    assert len(world.referrers("app", subject.manifest)) == 1
+    assert len(world.state().referrers("app", subject.manifest.digest)) == 1
+    assert world.found == []

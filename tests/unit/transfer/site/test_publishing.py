@@ -126,6 +126,9 @@ async def test_order_is_blobs_manifests_referrers_state_tags_lists(world: World)
                 kind = folder if ":" in leaf else "tags"
             if not kinds or kinds[-1] != kind:
                 kinds.append(kind)
+    written = [path.rpartition("/")[2] for operation, path in site.log if operation == "put"]
+    for child in all_of_it.images:
+        assert written.index(str(child.manifest.digest)) < written.index(str(all_of_it.index.digest))
     assert kinds == [
         "state",  # An empty one: the place is taken.
         "blobs",
