@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 from bucketry.oci import Digest
@@ -246,6 +247,17 @@ class MemorySiteUpload:
         await self._site._call("abort", self._path, lambda: self._site.uploads.discard(self._number))
 
 
+@cache
+def digest_of(data: bytes) -> str:
+    return str(Digest.of(data))
+
+
+@cache
+def parsed(data: bytes) -> Any:
+    """Nobody changes it."""
+    return json.loads(data)
+
+
 def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
     """What is missing or wrong of all that can be named: by the catalog, by lists, by tags, by the state."""
     found: list[str] = []
@@ -255,7 +267,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         if path not in files:
             found.append(f"{path} is missing")
             return {}
-        return json.loads(files[path])
+        return parsed(files[path])
 
     def manifest(name: str, digest: str) -> None:
         if (name, digest) in checked:
@@ -265,7 +277,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         body = document(path)
         if not body:
             return
-        if str(Digest.of(files[path])) != digest:
+        if digest_of(files[path]) != digest:
             found.append(f"{path} has other bytes")
         kinds = [p for p in files if p.startswith(f"v2/{name}/manifests/~/{digest}.")]
         if twins and [files[p] for p in kinds] != [files[path]]:
@@ -273,7 +285,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         for blob in (body.get("config"), *body.get("layers", ())):
             if blob is not None:
                 where = f"v2/{name}/blobs/{blob['digest']}"
-                if where not in files or str(Digest.of(files[where])) != blob["digest"]:
+                if where not in files or digest_of(files[where]) != blob["digest"]:
                     found.append(f"{where} is missing or has other bytes")
         for child in body.get("manifests", ()):
             manifest(name, child["digest"])
@@ -285,7 +297,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         if path not in files:
             found.append(f"{path} is missing")
             return
-        manifest(name, str(Digest.of(files[path])))
+        manifest(name, digest_of(files[path]))
 
     if "v2/_catalog" in files:
         for name in document("v2/_catalog")["repositories"]:
@@ -296,7 +308,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         if folder and ":" not in leaf and "/" not in leaf:
             tag(before.removeprefix("v2/"), leaf)
         if folder and leaf.startswith("~/") and ":" not in leaf:
-            manifest(before.removeprefix("v2/"), str(Digest.of(files[path])))
+            manifest(before.removeprefix("v2/"), digest_of(files[path]))
     if "bucketry-site.json" in files:
         for name, repository in document("bucketry-site.json").get("repositories", {}).items():
             for entry in (*repository.get("tags", {}).values(), *repository.get("digests", {}).values()):

@@ -9,7 +9,7 @@ import msgspec
 
 from bucketry.oci import Descriptor, Digest, Kind, Platform, media_types
 from bucketry.transfer.contract import RawManifest, Source
-from bucketry.transfer.crew import closing
+from bucketry.transfer.crew import closing, crew
 from bucketry.transfer.errors import ImageMissing, NameUnusable
 from bucketry.transfer.selection import choose, parsed, tagged_beside, with_referrers
 from bucketry.transfer.site import paths
@@ -18,6 +18,9 @@ from bucketry.transfer.work import Work
 
 _CONFIG = 4 * 1024 * 1024
 """Bytes of a config that is read for what it runs on."""
+
+_IMAGES_AT_ONCE = 8
+"""That are read; each may ask for several things at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +82,48 @@ class Wanted:
             yield paths.checkpoints(self.name, blob.parsed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One image as its source has it: the manifests, and the tags that cosign has beside."""
+
+    root: Digest
+    manifests: tuple[RawManifest, ...]
+    tags: tuple[tuple[str, Digest], ...] = ()
+
+
 async def gather(work: Work, images: Sequence[ImageToPublish], *, referrers: bool) -> dict[str, Wanted]:
     """By the repository's name, in order. Raises `TransferError`; `NameUnusable` for a tag of two images."""
+    read: dict[int, _Read] = {}
+
+    async def one(number: int, image: ImageToPublish) -> None:
+        read[number] = await _read(work, image, referrers=referrers)
+
+    async with crew(_IMAGES_AT_ONCE) as tasks:
+        for number, image in enumerate(images):
+            await tasks.begin(one, number, image)
     found: dict[str, Wanted] = {}
-    for image in images:
-        wanted = found.setdefault(image.name, Wanted(image.name))
-        chosen = await choose(work, image.source, image.reference, work.settings.platform)
-        for manifest in chosen.all:
+    for number, image in enumerate(images):
+        wanted, image_read = found.setdefault(image.name, Wanted(image.name)), read[number]
+        for manifest in image_read.manifests:
             wanted.add(manifest, image.source)
         if image.tag is None:
-            wanted.digests.append(chosen.root.digest)
-        else:
-            _tag(wanted, image.tag, chosen.root.digest)
-        if not referrers:
-            continue
-        for manifest in await with_referrers(work, image.source, chosen.all):
-            wanted.add(manifest, image.source)
-        for tag, manifest in await tagged_beside(work, image.source, chosen.all):
-            wanted.add(manifest, image.source)
-            if tag is not None:
-                _tag(wanted, tag, manifest.digest)
+            wanted.digests.append(image_read.root)
+        for tag, digest in (*([] if image.tag is None else [(image.tag, image_read.root)]), *image_read.tags):
+            _tag(wanted, tag, digest)
     return dict(sorted(found.items()))
+
+
+async def _read(work: Work, image: ImageToPublish, *, referrers: bool) -> _Read:
+    chosen = await choose(work, image.source, image.reference, work.settings.platform)
+    if not referrers:
+        return _Read(chosen.root.digest, chosen.all)
+    referring = await with_referrers(work, image.source, chosen.all)
+    beside = await tagged_beside(work, image.source, chosen.all)
+    return _Read(
+        chosen.root.digest,
+        (*chosen.all, *referring, *(manifest for _, manifest in beside)),
+        tuple((tag, manifest.digest) for tag, manifest in beside if tag is not None),
+    )
 
 
 def _tag(wanted: Wanted, tag: str, digest: Digest) -> None:

@@ -204,11 +204,15 @@ class _Publishing:
             for repository in state.repositories.values()
             for entry in (*repository.tags.values(), *repository.digests.values())
         }
-        for name, wanted in self._wanted.items():
-            for digest in dict.fromkeys((*wanted.tags.values(), *wanted.digests)):
-                self._entries[name, digest] = known.get(str(digest)) or await entry_of(
-                    self._work, wanted, digest, self._clock()
-                )
+
+        async def describe(name: str, wanted: Wanted, digest: Digest) -> None:
+            entry = known.get(str(digest)) or await entry_of(self._work, wanted, digest, self._clock())
+            self._entries[name, digest] = entry
+
+        async with crew(AT_ONCE) as tasks:
+            for name, wanted in self._wanted.items():
+                for digest in dict.fromkeys((*wanted.tags.values(), *wanted.digests)):
+                    await tasks.begin(describe, name, wanted, digest)
 
     def _keeps(self, pending: str) -> bool:
         """Whether a tag that is written just now stays."""
