@@ -14,6 +14,7 @@ from bucketry.cli.output import write
 
 if TYPE_CHECKING:
     from bucketry.cli.publish_report import Outcome
+    from bucketry.store.site import SiteStore
     from bucketry.transfer.contract import Source
     from bucketry.transfer.events import Event, Listener
     from bucketry.transfer.names import Place
@@ -135,6 +136,8 @@ def publish(
                 referrers=not no_referrers,
                 pages=pages_for(keeps_headers=site.keeps_headers),
             )
+            if site.keeps_headers and not dry_run:
+                await _answered(site)
             done.append(Outcome(published, images, await reach(site, published), site.url))
 
     code = run(work, output.style)
@@ -142,6 +145,17 @@ def publish(
         for line in report(outcome, output.style):
             write(line)
     return code
+
+
+async def _answered(site: SiteStore) -> None:
+    """Of a bucket: that ``/v2/`` has an answer, which some clients ask for first, and get from a web server."""
+    from bucketry.store.s3.site import S3Site
+    from bucketry.transfer.bucket import translated
+    from bucketry.transfer.site import paths
+
+    if isinstance(site, S3Site):
+        with translated():
+            await site.answer_folder(paths.API, served=paths.changing(paths.JSON))
 
 
 def _unheard(event: Event) -> None:

@@ -158,7 +158,8 @@ class S3Site(CopyingBucket):
             page = await self._page(prefix, after, 1000)
             for entry in page.entries:
                 path = entry.key.removeprefix(self._root)
-                if not path.startswith(PRIVATE) and f"/{PRIVATE}" not in path:
+                # What ends with a slash is the mark of a folder (see `answer_folder`).
+                if not path.startswith(PRIVATE) and f"/{PRIVATE}" not in path and not path.endswith("/"):
                     yield SiteFile(path, entry.size, entry.etag)
             if not page.truncated:
                 return
@@ -208,6 +209,31 @@ class S3Site(CopyingBucket):
         for path in paths:
             check_path(path)
         await self._delete_many(paths)
+
+    async def answer_folder(self, prefix: str, *, served: Served) -> bool:
+        """Sees to it that who asks for ``prefix``, which ends with ``/``, is answered, with nothing in the body.
+
+        Clients ask so whether there is a registry. True where an object had to be made for it; False where there is an
+        answer, or the service takes no such name. It is no file of the site, and is not listed.
+        """
+        check_prefix(prefix)
+        try:
+            await self._client.call(self._request("head", "HEAD", prefix))
+        except BucketMissing:
+            raise
+        except (NotFound, AccessDenied):
+            # Who may not list is refused what is missing.
+            pass
+        else:
+            return False
+        try:
+            await self._write(prefix, b"", served, None)
+        except StoreError as error:
+            # A plain StoreError is a request that the service does not take as it is.
+            if not isinstance(error, Unsupported) and type(error) is not StoreError:
+                raise
+            return False
+        return True
 
     # Who may read
 

@@ -1,0 +1,72 @@
+"""What a bucket answers to clients that ask for a folder's own name before all else."""
+
+from __future__ import annotations
+
+import pytest
+from tests.store.s3.fake import Act, FakeS3, says
+from tests.store.seaweed import Seaweed
+
+from bucketry.store.contract import AccessDenied, BucketMissing
+from bucketry.store.s3 import S3Settings
+from bucketry.store.s3.site import S3Site
+from bucketry.store.site import Served
+
+JSON = Served("application/json", "public, max-age=60")
+FILE = "v2/a/tags/list"
+
+
+@pytest.mark.parametrize("missing", [None, says(404, "NotFound"), says(403, "Forbidden")])
+async def test_an_object_is_made_where_there_is_no_answer(fake: FakeS3, missing: Act | None) -> None:
+    site = await fake.started_site(prefix="images")
+    fake.script.append(missing)
+    assert await site.answer_folder("v2/", served=JSON)
+
+    body, headers = fake.objects["images/v2/"]
+    assert body == b""
+    assert (headers["content-type"], headers["cache-control"]) == (JSON.content_type, JSON.cache_control)
+    fake.asked.clear()
+    assert not await site.answer_folder("v2/", served=JSON)
+    assert fake.methods() == ["HEAD"]
+
+
+async def test_it_is_no_file_of_the_site(fake: FakeS3) -> None:
+    site = await fake.started_site()
+    await site.answer_folder("v2/", served=JSON)
+    await site.put(FILE, b"{}", served=JSON)
+
+    assert [file.path async for file in site.list("")] == [FILE]
+    assert [file.path async for file in site.list("v2/")] == [FILE]
+
+
+@pytest.mark.parametrize("status", [400, 501])
+async def test_a_service_that_takes_no_such_name_is_left_as_it_is(fake: FakeS3, status: int) -> None:
+    site = await fake.started_site()
+    fake.script += [None, says(status, "XMinioInvalidObjectName" if status == 400 else "NotImplemented")]
+
+    assert not await site.answer_folder("v2/", served=JSON)
+    assert fake.objects == {}
+
+
+async def test_what_fails_otherwise_is_told(fake: FakeS3) -> None:
+    site = await fake.started_site()
+    fake.script += [None, says(403, "AccessDenied")]
+    with pytest.raises(AccessDenied):
+        await site.answer_folder("v2/", served=JSON)
+    fake.script += [None, says(404, "NoSuchBucket")]
+    with pytest.raises(BucketMissing):
+        await site.answer_folder("v2/", served=JSON)
+    with pytest.raises(ValueError, match="prefix"):
+        await site.answer_folder("v2", served=JSON)
+
+
+async def test_a_real_one_answers_and_keeps_its_files(seaweed: Seaweed, settings: S3Settings) -> None:
+    site = S3Site(settings)
+    await site.start()
+    try:
+        await site.answer_folder("v2/", served=JSON)
+        await site.put(FILE, b"{}", served=JSON)
+        assert not await site.answer_folder("v2/", served=JSON)
+        assert [file.path async for file in site.list("")] == [FILE]
+        assert (await site.get(FILE)).body == b"{}"
+    finally:
+        await site.close()
