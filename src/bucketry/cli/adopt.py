@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bucketry.cli.moving import SPEED, OutputOptions, _until_signal
+from bucketry.cli.moving import SPEED, OutputOptions, until_signal
 from bucketry.cli.options import Common, ConfigOptions, load_config
 from bucketry.cli.output import complain, write
 
@@ -119,7 +119,7 @@ def adopt(
             await target.close()
 
     with shown(output.style) as listen:
-        code = asyncio.run(_until_signal(work(listen)))
+        code = asyncio.run(until_signal(work(listen)))
     if code:
         complain("stopped. The same command goes on where it was stopped.")
         return code

@@ -33,7 +33,7 @@ Every tag of a repository, into a bucket, without a server:
 A whole registry, or what is below `team` in it:
 
     bucketry copy --all old.example.com s3://my-bucket/registry
-    bucketry copy --all old.example.com new.example.com/old --repository 'team/**'
+    bucketry copy --all a.example.com b.example.com --repository 'team/**'
 """
 
 

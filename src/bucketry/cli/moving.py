@@ -125,13 +125,14 @@ def run(work: Callable[[Listener], Awaitable[object]], style: Style) -> int:
     from bucketry.cli.progress import shown
 
     with shown(style) as listen:
-        code = asyncio.run(_until_signal(work(listen)))
+        code = asyncio.run(until_signal(work(listen)))
     if code:
         complain("stopped. The same command goes on where it was stopped.")
     return code
 
 
-async def _until_signal(work: Awaitable[object]) -> int:
+async def until_signal(work: Awaitable[object]) -> int:
+    """Awaits it; Ctrl-C and SIGTERM cancel it, and what is given then is the exit code, else 0."""
     import asyncio
 
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
