@@ -150,12 +150,10 @@ def publish(
 async def _answered(site: SiteStore) -> None:
     """Of a bucket: that ``/v2/`` has an answer, which some clients ask for first, and get from a web server."""
     from bucketry.store.s3.site import S3Site
-    from bucketry.transfer.bucket import translated
     from bucketry.transfer.site import paths
 
     if isinstance(site, S3Site):
-        with translated():
-            await site.answer_folder(paths.API, served=paths.changing(paths.JSON))
+        await site.answer_folder(paths.API, served=paths.changing(paths.JSON))
 
 
 def _unheard(event: Event) -> None:

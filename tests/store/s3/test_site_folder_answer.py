@@ -6,7 +6,6 @@ import pytest
 from tests.store.s3.fake import Act, FakeS3, says
 from tests.store.seaweed import Seaweed
 
-from bucketry.store.contract import AccessDenied, BucketMissing
 from bucketry.store.s3 import S3Settings
 from bucketry.store.s3.site import S3Site
 from bucketry.store.site import Served
@@ -38,23 +37,35 @@ async def test_it_is_no_file_of_the_site(fake: FakeS3) -> None:
     assert [file.path async for file in site.list("v2/")] == [FILE]
 
 
-@pytest.mark.parametrize("status", [400, 501])
-async def test_a_service_that_takes_no_such_name_is_left_as_it_is(fake: FakeS3, status: int) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        says(400, "XMinioInvalidObjectName"),
+        says(501, "NotImplemented"),
+        says(500, "InternalError"),
+        says(403, "AccessDenied"),
+        says(404, "NoSuchBucket"),
+    ],
+)
+async def test_a_service_that_takes_no_such_name_is_left_as_it_is(fake: FakeS3, refusal: Act) -> None:
     site = await fake.started_site()
-    fake.script += [None, says(status, "XMinioInvalidObjectName" if status == 400 else "NotImplemented")]
+    fake.script += [None, refusal]
 
     assert not await site.answer_folder("v2/", served=JSON)
+    assert fake.methods() == ["HEAD", "PUT"]
     assert fake.objects == {}
 
 
-async def test_what_fails_otherwise_is_told(fake: FakeS3) -> None:
+async def test_where_it_cannot_be_told_nothing_is_made(fake: FakeS3) -> None:
     site = await fake.started_site()
-    fake.script += [None, says(403, "AccessDenied")]
-    with pytest.raises(AccessDenied):
-        await site.answer_folder("v2/", served=JSON)
-    fake.script += [None, says(404, "NoSuchBucket")]
-    with pytest.raises(BucketMissing):
-        await site.answer_folder("v2/", served=JSON)
+    fake.script.append(says(503, "SlowDown"))
+
+    assert not await site.answer_folder("v2/", served=JSON)
+    assert fake.methods() == ["HEAD"]
+
+
+async def test_a_folder_is_meant(fake: FakeS3) -> None:
+    site = await fake.started_site()
     with pytest.raises(ValueError, match="prefix"):
         await site.answer_folder("v2", served=JSON)
 

@@ -213,25 +213,24 @@ class S3Site(CopyingBucket):
     async def answer_folder(self, prefix: str, *, served: Served) -> bool:
         """Sees to it that who asks for ``prefix``, which ends with ``/``, is answered, with nothing in the body.
 
-        Clients ask so whether there is a registry. True where an object had to be made for it; False where there is an
-        answer, or the service takes no such name. It is no file of the site, and is not listed.
+        Clients ask so whether there is a registry. True where an object was made for it; False where there is an
+        answer, or the service takes no such name, which services say in many ways. It is no file of the site, and is
+        not listed.
         """
         check_prefix(prefix)
         try:
-            await self._client.call(self._request("head", "HEAD", prefix))
-        except BucketMissing:
-            raise
+            await self._client.call(self._request("head", "HEAD", prefix), tries=Tries(once=True))
         except (NotFound, AccessDenied):
             # Who may not list is refused what is missing.
             pass
+        except StoreError:
+            return False
         else:
             return False
+        request = self._request("put", "PUT", prefix, headers=self._headers(served, 0), body=b"")
         try:
-            await self._write(prefix, b"", served, None)
-        except StoreError as error:
-            # A plain StoreError is a request that the service does not take as it is.
-            if not isinstance(error, Unsupported) and type(error) is not StoreError:
-                raise
+            await self._client.call(request, tries=Tries(once=True))
+        except StoreError:
             return False
         return True
 
