@@ -34,7 +34,7 @@ _RANKS: Final = {"lists": 0, "tags": 1, "twins": 2, "referrers": 3, "manifests":
 
 
 class Leaving:
-    """``removed``: paths that were deleted here, and their sizes where they are known."""
+    """``removed``: paths that were there and were deleted here, and their sizes."""
 
     def __init__(self, work: Work, files: SiteFiles, state: StateFile, clock: Callable[[], float]) -> None:
         self._work = work
@@ -115,9 +115,10 @@ class Leaving:
 
     async def _files_deleted(self, left: list[str], monotonic: Callable[[], float]) -> list[str]:
         began = monotonic()
-        sizes = {path: self._files.sizes.get(path, 0) for path in left}
+        # What was never seen may be there: it was written since, or it is a twin of a kind that the tag never had.
+        sizes = {path: self._files.sizes[path] for path in left if path in self._files.sizes}
         done = await self._files.delete(left, while_=lambda: monotonic() - began < LEASE)
-        self.removed.update((path, sizes[path]) for path in done)
+        self.removed.update((path, sizes[path]) for path in done if path in sizes)
         return done
 
 
