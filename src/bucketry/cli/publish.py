@@ -152,7 +152,7 @@ async def _answered(site: SiteStore) -> None:
     from bucketry.store.s3.site import S3Site
     from bucketry.transfer.site import paths
 
-    if isinstance(site, S3Site):
+    if isinstance(site, S3Site) and site.flat:
         await site.answer_folder(paths.API, served=paths.changing(paths.JSON))
 
 

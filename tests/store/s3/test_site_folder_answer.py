@@ -70,6 +70,17 @@ async def test_a_folder_is_meant(fake: FakeS3) -> None:
         await site.answer_folder("v2", served=JSON)
 
 
+async def test_services_that_may_keep_folders_are_told_apart(fake: FakeS3) -> None:
+    assert not (await fake.started_site()).flat
+    for endpoint in (None, "https://s3.eu-west-1.amazonaws.com"):
+        site = S3Site(fake.settings(endpoint=endpoint))
+        await site._connect()
+        try:
+            assert site.flat
+        finally:
+            await site.close()
+
+
 async def test_a_real_one_answers_and_keeps_its_files(seaweed: Seaweed, settings: S3Settings) -> None:
     site = S3Site(settings)
     await site.start()

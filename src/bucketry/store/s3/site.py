@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from bucketry.store.checks import check_key, check_range
 from bucketry.store.contract import (
@@ -35,6 +36,7 @@ from bucketry.store.s3.checksums import PartTag
 from bucketry.store.s3.client import Reply, Tries
 from bucketry.store.s3.config import S3Settings
 from bucketry.store.s3.copying import COPY_LIMIT, COPY_PART, CopyingBucket, CopySource
+from bucketry.store.s3.endpoint import is_aws
 from bucketry.store.s3.headers import at_rest, sum_of
 from bucketry.store.s3.store import S3Store
 from bucketry.store.s3.xml import strip_etag
@@ -210,12 +212,21 @@ class S3Site(CopyingBucket):
             check_path(path)
         await self._delete_many(paths)
 
+    @property
+    def flat(self) -> bool:
+        """Whether a slash in a name is a character like any other, as on AWS. Once started.
+
+        Others may keep files in folders: rclone lists nothing below ``v2/`` any more where an object of that name was
+        sent, though it refused it.
+        """
+        return is_aws(urlsplit(self._connection.endpoint).hostname or "")
+
     async def answer_folder(self, prefix: str, *, served: Served) -> bool:
         """Sees to it that who asks for ``prefix``, which ends with ``/``, is answered, with nothing in the body.
 
-        Clients ask so whether there is a registry. True where an object was made for it; False where there is an
-        answer, or the service takes no such name, which services say in many ways. It is no file of the site, and is
-        not listed.
+        Clients ask so whether there is a registry. To be asked of services that are `flat`. True where an object was
+        made for it; False where there is an answer, or the service takes no such name. It is no file of the site, and
+        is not listed.
         """
         check_prefix(prefix)
         try:
