@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from tests.support.tls import Tls
 from tests.support.web import caddy, nginx
 from tests.transfer.test_site_servers import docker_image
 
-MOVING = "apps/moving:latest"
-KILLS = 8
+MOVING, OTHER = "apps/moving:latest", "apps/other:latest"
+KILLS, PRUNES = 8, 4
 SECONDS, LEAST_MOVES, MOST_NEW = 5.0, 12, 50
 """For which a tag is moved, over and over."""
 
@@ -90,14 +91,15 @@ def test_nobody_who_pulls_sees_that_something_is_published(
 
         moves = 0
         deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline or moves < LEAST_MOVES:
-            moves += 1
-            publish(moves % 3, MOVING)
-            if moves % 5 == 0 and moves <= MOST_NEW:
-                publish(moves % 2, f"apps/new-{moves}:v1")
-            pulling.check()
+        with somebody_publishing(layouts, to, publisher.env, tmp_path / "other"):
+            while time.monotonic() < deadline or moves < LEAST_MOVES:
+                moves += 1
+                publish(moves % 3, MOVING)
+                if moves % 5 == 0 and moves <= MOST_NEW:
+                    publish(moves % 2, f"apps/new-{moves}:v1")
+                pulling.check()
         walked = walk(places[0])
-        assert {MOVING, "apps/new-5:v1", "apps/new-10:v1"} <= walked.tags.keys()
+        assert {MOVING, OTHER, "apps/new-5:v1", "apps/new-10:v1"} <= walked.tags.keys()
         assert walked.tags[MOVING] == digests[moves % 3]
 
         # All but one image goes: its tags at once, the rest when those who began before that are done.
@@ -118,6 +120,18 @@ def test_nobody_who_pulls_sees_that_something_is_published(
         pulling.wait_round()
     for place in places:
         assert walk(place).tags == {MOVING: digests[0], "apps/new-5:v1": digests[2]}
+
+
+@contextmanager
+def somebody_publishing(layouts: Sequence[str], to: str, env: Mapping[str, str], folder: Path) -> Iterator[None]:
+    """Another process moves another tag of the same site, as fast as it can."""
+    folder.mkdir()
+    turns = cycle(layouts)
+    publishing = Pulling()
+    with commands(folder, env) as run, publishing.going_on():
+        publishing.add("other", lambda: run("publish", next(turns), "--name", OTHER, "--to", to, "--quiet"))
+        yield
+    assert publishing.rounds["other"] > 0
 
 
 def _at_least(count: int, events: tuple[Event, ...]) -> bool:
@@ -142,13 +156,23 @@ def test_what_a_killed_publish_leaves_is_whole_and_the_next_one_completes_it(
                 for each, architecture in enumerate(("amd64", "arm64"))
             ]
         )
-        for number in range(KILLS + 1)
+        for number in range(KILLS + PRUNES + 1)
     ]
     layouts = [write_layout(tmp_path / f"layout-{number}", image, "x") for number, image in enumerate(images)]
 
-    def command(number: int) -> list[str]:
-        tag = "latest" if number % 2 == 0 else f"v{number}"
-        return ["publish", f"oci:{layouts[number]}:x", "--name", f"killed/app:{tag}", "--to", to, "--parallel=2"]
+    def command(number: int, *options: str) -> list[str]:
+        tag = "latest" if number % 2 == 0 or number > KILLS else f"v{number}"
+        return ["publish", f"oci:{layouts[number]}:x", "--name", f"killed/app:{tag}", "--to", to, *options]
+
+    def kill(number: int, *options: str) -> bool:
+        """By turns among the blobs and manifests, and at any moment, which may be among tags and lists."""
+        least = moments.randrange(1, len(first.events) - 1) if number % 2 else 1
+        with publisher.start(*command(number, *options)) as running:
+            running.wait_for(partial(_at_least, least))
+            time.sleep(0 if number % 2 else moments.uniform(0, took / 2))
+            if running.process.poll() is None:
+                running.process.kill()
+            return running.end().status != 0
 
     with publisher.start(*command(0)) as running:
         running.wait_for(lambda events: len(events) > 0)
@@ -159,14 +183,7 @@ def test_what_a_killed_publish_leaves_is_whole_and_the_next_one_completes_it(
     places = serve()
     killed = 0
     for number in range(1, KILLS + 1):
-        with publisher.start(*command(number)) as running:
-            # By turns among the blobs and manifests, and at any moment, which may be among tags and lists.
-            least = moments.randrange(1, len(first.events) - 1) if number % 2 else 1
-            running.wait_for(partial(_at_least, least))
-            time.sleep(0 if number % 2 else moments.uniform(0, took / 2))
-            if running.process.poll() is None:
-                running.process.kill()
-                killed += running.end().status != 0
+        killed += kill(number)
         for place in places:
             assert "killed/app:latest" in walk(place).tags
     assert killed > KILLS // 3, f"{killed} of {KILLS} were killed before they ended"
@@ -178,3 +195,16 @@ def test_what_a_killed_publish_leaves_is_whole_and_the_next_one_completes_it(
     for place in places:
         found = walk(place).tags
         assert {name: digest for name, digest in found.items() if name.startswith("killed/")} == tags
+
+    # Now each keeps nothing but its own image. None of them was there before, and all have one tag: a publish waits
+    # some minutes for what a killed one said that it will delete, or tag.
+    for number in range(KILLS + 1, KILLS + PRUNES + 1):
+        kill(number, "--prune", "--grace=0s")
+        for place in places:
+            walk(place)
+    last = KILLS + PRUNES
+    publisher(*command(last, "--prune", "--grace=0s"))
+    for place in places:
+        assert walk(place).tags == {"killed/app:latest": images[last].digest}
+        for image in images[:last]:
+            assert status(place, f"killed/app/manifests/{image.digest}") == 404
