@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,15 +36,19 @@ class MemoryFile:
 
 @dataclass
 class SiteDisk:
-    """The files, as all processes see them. ``changed`` is called after each change."""
+    """The files, as all processes see them. ``changed`` is called after each change.
+
+    ``by_content``: equal bodies have equal etags, as in most buckets.
+    """
 
     files: dict[str, MemoryFile] = field(default_factory=dict)
     changed: Callable[[], None] = lambda: None
     count: int = 0
+    by_content: bool = False
 
     def set(self, path: str, body: bytes, served: Served) -> str:
         self.count += 1
-        etag = f"e{self.count}"
+        etag = hashlib.md5(body).hexdigest() if self.by_content else f"e{self.count}"
         self.files[path] = MemoryFile(body, served, etag)
         self.changed()
         return etag

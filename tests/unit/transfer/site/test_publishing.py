@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.support.sites import problems
 from tests.unit.registry.helpers import FakeClock, memory_store, open_registry
 from tests.unit.transfer.fakes import (
     Clockwork,
@@ -16,7 +15,6 @@ from tests.unit.transfer.fakes import (
     checkpoints_of,
     descriptor,
     index,
-    raw,
     settings,
     some_bytes,
 )
@@ -24,15 +22,10 @@ from tests.unit.transfer.site.worlds import World, cosign_tag, docker_image, eve
 
 from bucketry.hashing import SEGMENT, Checkpoints
 from bucketry.oci import media_types
-from bucketry.store.site import Served
-from bucketry.store.site_folder import FolderSite
 from bucketry.transfer.bucket import BucketRepository
-from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused, SourceDamaged
+from bucketry.transfer.errors import SourceDamaged
 from bucketry.transfer.events import Began, Ended, Note, Skipped
 from bucketry.transfer.push import push
-from bucketry.transfer.site.derived import SitePage
-from bucketry.transfer.site.gathering import ImageToPublish
-from bucketry.transfer.site.publishing import publish
 
 BOTH = pytest.mark.parametrize("keeps_headers", [True, False], ids=["bucket", "folder"])
 FOREVER = "public, max-age=31536000, immutable"
@@ -363,145 +356,6 @@ async def test_a_bucket_that_heeds_no_conditions_is_said(world: World) -> None:
     site.conditional = False
     await world.publish((MemorySource(image(1)), "app", "latest"), site=site, heard=heard)
     assert any("heeds no conditions" in event.text for event in heard.events if isinstance(event, Note))
-
-
-class TestRefusals:
-    """Each is said before anything is written."""
-
-    async def refused(self, world: World, kind: type[Exception], *images: object, match: str, **more: object) -> None:
-        before = dict(world.disk.files)
-        site = world.site()
-        with pytest.raises(kind, match=match):
-            await world.publish(*images, site=site, **more)  # type: ignore[arg-type]
-        assert world.disk.files == before
-        assert {operation for operation, _ in site.log} <= {"get", "head", "list"}
-
-    async def test_nothing_named(self, world: World) -> None:
-        await self.refused(world, NameUnusable, match="nothing is named")
-
-    async def test_a_name_that_is_none(self, world: World) -> None:
-        await self.refused(world, NameUnusable, (MemorySource(image(1)), "App", "latest"), match="repository name")
-
-    async def test_an_image_that_is_not_there(self, world: World) -> None:
-        await self.refused(world, ImageMissing, (MemorySource(image(1)), "app", "v9"), match="v9")
-
-    async def test_two_images_for_one_tag(self, world: World) -> None:
-        await self.refused(
-            world,
-            NameUnusable,
-            (MemorySource(image(1)), "app", "latest"),
-            (MemorySource(image(2)), "app", "latest"),
-            match="two images are to be app:latest",
-        )
-
-    async def test_a_place_that_is_not_empty(self, world: World) -> None:
-        await world.site().put("holiday.jpg", b"sea", served=Served())
-        await self.refused(world, Refused, (MemorySource(image(1)), "app", "latest"), match=r"there is holiday\.jpg")
-
-    async def test_a_registry(self, world: World) -> None:
-        await world.site().put("blobs/x", b"{}", served=Served())
-        await world.site().put("bucketry.json", b"{}", served=Served())
-        await self.refused(world, Refused, (MemorySource(image(1)), "app", "latest"), match="holds a registry")
-
-    async def test_a_newer_site(self, world: World) -> None:
-        await world.site().put("bucketry-site.json", b'{"format":2,"else":1}', served=Served())
-        await self.refused(world, Refused, (MemorySource(image(1)), "app", "latest"), match="format 2.*newer bucketry")
-
-    async def test_a_state_that_is_none(self, world: World) -> None:
-        world.watched = False
-        await world.site().put("bucketry-site.json", b"<html>", served=Served())
-        await self.refused(world, Refused, (MemorySource(image(1)), "app", "latest"), match="not what bucketry wrote")
-
-    async def test_layers_that_are_elsewhere(self, world: World) -> None:
-        foreign = media_types.NONDISTRIBUTABLE
-        layer = {**_entry(b"x", sorted(foreign)[0]), "urls": ["https://example.com/x"]}
-        made = raw(
-            {
-                "schemaVersion": 2,
-                "mediaType": media_types.OCI_MANIFEST,
-                "config": _entry(b"{}", media_types.OCI_CONFIG),
-                "layers": [layer],
-            }
-        )
-        source = MemorySource()
-        source.add(made, tag="latest", blobs={str(descriptor(b"{}").digest): b"{}"})
-        await self.refused(world, Refused, (source, "app", "latest"), match="names layers that are elsewhere")
-
-    async def test_a_type_that_a_folder_cannot_tell(self, tmp_path: Path) -> None:
-        vendor = "application/vnd.example.thing.v1+json"
-        made = raw({"schemaVersion": 2, "mediaType": vendor, "config": _entry(b"{}", "text/x"), "layers": []})
-        source = MemorySource()
-        source.add(made, tag="latest", blobs={str(descriptor(b"{}").digest): b"{}"})
-        await self.refused(
-            World(tmp_path, keeps_headers=False), Refused, (source, "app", "latest"), match="publish it to a bucket"
-        )
-        bucket = World(tmp_path)
-        await bucket.publish((source, "app", "latest"))
-        assert bucket.disk.files["v2/app/manifests/latest"].served.content_type == vendor
-
-    @pytest.mark.parametrize(
-        ("first", "second"),
-        [
-            (("app", "latest"), ("app/manifests/latest", "latest")),
-            (("app", "latest"), ("app/tags/list", "latest")),
-            (("app/manifests", "latest"), ("app", "blobs")),
-            (("app", "latest"), ("app/manifests/latest/x", "latest")),
-        ],
-    )
-    @pytest.mark.parametrize("at_once", [True, False])
-    async def test_a_file_that_would_be_a_folder(
-        self, tmp_path: Path, first: tuple[str, str], second: tuple[str, str], at_once: bool
-    ) -> None:
-        world, source = World(tmp_path, keeps_headers=False), MemorySource(image(1))
-        source.add(image(1).manifest, tag="blobs")
-        images = [(source, *first), (source, *second)]
-        if not at_once:
-            await world.publish((source, *first))
-            images.pop(0)
-        await self.refused(world, NameUnusable, *images, match="a file and a folder at once")
-        bucket = World(tmp_path)
-        await bucket.publish((source, *first), (source, *second))
-        assert bucket.found == []
-
-    async def test_a_page_where_a_repository_is(self, tmp_path: Path) -> None:
-        world = World(tmp_path, keeps_headers=False)
-        await self.refused(
-            world,
-            NameUnusable,
-            (MemorySource(image(1)), "index.html", "latest"),
-            match="a file and a folder",
-            pages=lambda state: [SitePage("v2/index.html", b"", "text/html")],
-        )
-
-
-def _entry(data: bytes, media_type: str) -> dict[str, object]:
-    found = descriptor(data, media_type)
-    return {"mediaType": media_type, "digest": found.digest, "size": found.size}
-
-
-async def test_an_image_of_a_bucket_becomes_files_of_a_folder(tmp_path: Path) -> None:
-    clock = FakeClock()
-    registry = await open_registry(memory_store(clock), clock)
-    made = Image(some_bytes(300_000), some_bytes(500, 1))
-    repository = BucketRepository(registry, "team/app", name="memory:/team/app")
-    await push(
-        MemorySource(made), repository, tag="v1", settings=settings(tmp_path), listen=Heard(), timing=Clockwork().timing
-    )
-    site = FolderSite(tmp_path / "www", fsync=False)
-    await site.start()
-
-    published = await publish(
-        [ImageToPublish(repository, "app", "v1", "v1")], site, settings=settings(tmp_path), listen=Heard()
-    )
-    await site.close()
-
-    root = tmp_path / "www"
-    files = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    files = {path: body for path, body in files.items() if not path.startswith(".bucketry-")}
-    assert problems(files, twins=True) == []
-    assert files["v2/app/manifests/v1"] == made.manifest.body
-    assert all(files[f"v2/app/blobs/{digest}"] == data for digest, data in made.blobs.items())
-    assert published.ended.digest == str(made.manifest.digest)
 
 
 async def test_an_index_in_an_index_comes_after_its_children(world: World) -> None:

@@ -26,7 +26,7 @@ from bucketry.transfer.contract import RawManifest, Source
 from bucketry.transfer.site.derived import PagesOf, SitePage
 from bucketry.transfer.site.gathering import ImageToPublish
 from bucketry.transfer.site.publishing import Published, publish
-from bucketry.transfer.site.state import State
+from bucketry.transfer.site.state import State, decode
 
 SHARED = some_bytes(3_000, 50)
 
@@ -116,6 +116,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.disk.changed = self._look
+        self.disk.by_content = self.keeps_headers
 
     def _look(self) -> None:
         if self.watched:
@@ -165,8 +166,6 @@ class World:
         )
 
     def state(self) -> State:
-        from bucketry.transfer.site.state import decode
-
         return decode(self.files()["bucketry-site.json"], "state")
 
     def at(self, path: str) -> bytes:
