@@ -204,6 +204,10 @@ class S3Site(CopyingBucket):
             return False
         return await self._copy_of(store, key, path, size, served)
 
+    def takes_from(self, store: Store) -> bool:
+        """Whether `copy_from` asks the service for it at all: what it may not read is known only then."""
+        return isinstance(store, S3Store) and self._is_beside(store)
+
     async def twin(self, path: str, other: str) -> None:
         raise Unsupported(f"{self.url} serves files with their own headers, and so has no twins")
 
