@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from tests.clients.test_containerd import content as blob_of
 from tests.clients.test_docker import inspect
+from tests.clients.test_oras import SBOM
 from tests.publish.conftest import Place
 from tests.publish.content import CHART, ENGINE, MULTI, VERSION, Content
 from tests.publish.layouts import assert_in_layout
 from tests.support.clients import Client
-from tests.support.images import digest_of
+from tests.support.images import blob_path, digest_of
 
 EVERYWHERE = ["nginx", "nginx tls", "caddy tls", "bucket", "bucket tls"]
 SOME = ["nginx", "nginx tls", "bucket", "bucket tls"]
@@ -31,6 +32,9 @@ def test_docker_pulls_by_tag_and_by_digest(docker: Client, place: Place, content
             assert found["Id"] == item.config
             assert found["RootFS"]["Layers"] == item.diff_ids
             assert found["RepoDigests"] == [f"{place.host}/{item.pinned}"]
+    item = content.items[ENGINE]
+    assert item.digest in docker("pull", "--all-tags", f"{place.host}/{item.repository}")
+    docker("rmi", "--force", item.config)
 
 
 def trusted_by_containerd(place: Place, folder: Path) -> str:
@@ -75,6 +79,8 @@ def test_podman_pulls_by_tag_and_by_digest(podman: Client, place: Place, content
 def test_skopeo_copies_byte_by_byte(skopeo: Client, place: Place, content: Content, tmp_path: Path) -> None:
     verify = f"--src-tls-verify={'true' if place.tls else 'false'}"
     for number, item in enumerate(content.items.values()):
+        repository = f"docker://{place.host}/{item.repository}"
+        assert json.loads(skopeo("list-tags", verify.replace("--src-", "--"), repository))["Tags"] == [item.tag]
         folder = tmp_path / str(number)
         name = item.name if number % 2 else item.pinned
         skopeo("copy", "--all", "--preserve-digests", verify, f"docker://{place.host}/{name}", f"dir:{folder}")
@@ -147,21 +153,34 @@ def test_helm_pulls_a_chart_byte_by_byte(helm: Client, place: Place, content: Co
 
 
 @some
-def test_referrers_are_discovered(oras: Client, regctl: Client, place: Place, content: Content) -> None:
+def test_referrers_are_discovered(oras: Client, regctl: Client, place: Place, content: Content, tmp_path: Path) -> None:
     """By digest anywhere; by tag where oras gets the digest in a header."""
-    plain = [] if place.tls else ["--plain-http"]
+    plain, from_plain = ([], []) if place.tls else (["--plain-http"], ["--from-plain-http"])
     subject = content.items[MULTI]
     for name, reference in ((subject.pinned, subject.digest), (subject.name, subject.tag)):
-        command = ("discover", *plain, "--format", "json", f"{place.host}/{name}")
+        full = f"{place.host}/{name}"
+        layout = tmp_path / str(len(reference))
+        discover = ("discover", *plain, "--format", "json", full)
+        copy = ("copy", "--recursive", *from_plain, full, "--to-oci-layout", f"{layout}:x")
+        resolve = ("resolve", *plain, full)
         if reference == subject.digest or place.tells_digest(reference):
-            found = json.loads(oras(*command))["referrers"]
+            found = json.loads(oras(*discover))["referrers"]
             assert {entry["digest"]: entry["artifactType"] for entry in found} == content.referrers
+            only = json.loads(oras(*discover, "--artifact-type", SBOM))["referrers"]
+            assert [entry["artifactType"] for entry in only] == [SBOM]
+            assert oras(*resolve).strip() == subject.digest
+            oras(*copy)
+            assert_in_layout(layout, subject)
+            assert all(blob_path(layout, digest).exists() for digest in content.referrers)
         else:
-            assert "Docker-Content-Digest" in oras.fails(*command)
-        listed = regctl(
-            "artifact", "list", "--format={{range .Descriptors}}{{.Digest}} {{end}}", f"{place.host}/{name}"
-        )
+            for command in (discover, copy, resolve):
+                assert "Docker-Content-Digest" in oras.fails(*command)
+        listed = regctl("artifact", "list", "--format={{range .Descriptors}}{{.Digest}} {{end}}", full)
         assert set(listed.split()) == set(content.referrers)
+    for item in content.items.values():
+        if item is not subject:
+            nothing = json.loads(oras("discover", *plain, "--format", "json", f"{place.host}/{item.pinned}"))
+            assert not nothing.get("referrers")
 
 
 @pytest.mark.parametrize("place", ["closed bucket"], indirect=True)
