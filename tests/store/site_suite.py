@@ -23,7 +23,7 @@ from bucketry.store.contract import (
     Unsupported,
 )
 from bucketry.store.memory import MemoryStore
-from bucketry.store.site import Served, SiteStore
+from bucketry.store.site import PathTaken, Served, SiteStore, pointer
 
 MANIFEST = Served("application/vnd.oci.image.manifest.v1+json", "public, max-age=60")
 BLOB = Served("application/octet-stream", "public, max-age=31536000, immutable")
@@ -303,6 +303,30 @@ class SiteSuite:
         assert (await site.get("v2/a/manifests/~/x.oci-index")).body == b"2"
         with pytest.raises(NotFound):
             await site.twin("nothing", "v2/a/manifests/~/y")
+        assert place.leftovers() == []
+
+    async def test_links_are_for_places_that_keep_no_headers(self, place: Place) -> None:
+        site = place.site
+        if site.keeps_headers:
+            with pytest.raises(Unsupported):
+                await site.point("v2/a/manifests/~/v1", "x")
+            return
+        await site.put("v2/a/manifests/~/one/1", b"1", served=MANIFEST)
+        await site.put("v2/a/manifests/~/two/2", b"2", served=MANIFEST)
+        for target in ("one", "two", "two", "gone"):
+            await site.point("v2/a/manifests/~/v1", target)
+            listed = {file.path: file async for file in site.list("")}
+            assert set(listed) == {f"v2/a/manifests/~/{name}" for name in ("one/1", "two/2", "v1")}
+            assert (listed["v2/a/manifests/~/v1"].size, listed["v2/a/manifests/~/v1"].etag) == (0, pointer(target))
+            with pytest.raises(NotFound):
+                await site.get("v2/a/manifests/~/v1")
+        with pytest.raises(PathTaken):
+            await site.point("v2/a/manifests/~/one", "two")
+        for target in ("", ".", "..", "a/b", "/a", ".bucketry-tmp"):
+            with pytest.raises(ValueError):
+                await site.point("v2/a/manifests/~/v1", target)
+        await site.delete_many(["v2/a/manifests/~/v1"])
+        assert sorted(await paths_of(site)) == ["v2/a/manifests/~/one/1", "v2/a/manifests/~/two/2"]
         assert place.leftovers() == []
 
     # Lists and deletions

@@ -153,9 +153,22 @@ class SiteStore(Protocol):
         """
         ...
 
+    async def point(self, path: str, target: str) -> None:
+        """In a folder: makes ``path`` a symbolic link to ``target``, a name beside it, in one step.
+
+        Such a link is listed as a file of no bytes whose etag is `pointer` of its target; it cannot be read. It
+        replaces another link or file, but no folder (`PathTaken`). Where ``keeps_headers``: `Unsupported`.
+        """
+        ...
+
     async def delete_many(self, paths: Sequence[str]) -> None:
         """Missing ones are no error. Folders that become empty are removed."""
         ...
+
+
+def pointer(target: str) -> str:
+    """The etag of a link to ``target``."""
+    return f"->{target}"
 
 
 def is_path(text: str) -> bool:
@@ -174,6 +187,11 @@ def check_served(served: Served) -> None:
         raise ValueError(f"not a content type: {served.content_type[:100]!r}")
     if served.cache_control is not None and _HEADER.fullmatch(served.cache_control) is None:
         raise ValueError(f"not a Cache-Control: {served.cache_control[:100]!r}")
+
+
+def check_target(text: str) -> None:
+    if "/" in text or not is_path(text):
+        raise ValueError(f"not a name beside a file of a site: {text[:100]!r}")
 
 
 def check_prefix(text: str) -> None:

@@ -22,7 +22,7 @@ from typing import ClassVar
 from bucketry.store.contract import BULK_PREFIX, Buffer, Condition, NotFound, ObjectInfo, StoreError
 from bucketry.store.folder import LOCKS, PIECE, TEMPORARY, Folder
 from bucketry.store.object_file import NO_FILE, bulk_info, set_modified, write_all
-from bucketry.store.site import PRIVATE, PathTaken, SiteFile
+from bucketry.store.site import PRIVATE, PathTaken, SiteFile, is_path, pointer
 
 _SLICE = 256 * 1024 * 1024  # bytes copied by one call, which cannot be interrupted
 
@@ -95,7 +95,7 @@ class SiteFiles(Folder):
                 raise
 
     def files(self, prefix: str) -> Generator[SiteFile, None, None]:
-        """Folders behind symbolic links are not looked into."""
+        """Folders behind symbolic links are not looked into; a link to one beside it is told as such."""
         pending = [prefix]
         while pending:
             folder = pending.pop()
@@ -112,6 +112,10 @@ class SiteFiles(Folder):
                     path = folder + entry.name
                     if entry.is_dir(follow_symlinks=False):
                         pending.append(f"{path}/")
+                        continue
+                    target = _pointed(entry)
+                    if target is not None:
+                        yield SiteFile(path, 0, pointer(target))
                         continue
                     try:
                         info = bulk_info(path, entry.stat())
@@ -190,6 +194,17 @@ class SiteFiles(Folder):
         set_modified(copying.target, self.clock())
         self.sync_file(copying.target)
         self.place(key, copying.temporary)
+
+    def point(self, key: str, target: str) -> None:
+        """Makes ``key`` a symbolic link to a name beside it."""
+        temporary = self.temporary()
+        os.symlink(target, temporary)
+        try:
+            self.place(key, temporary)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
 
     # Files in parts
 
@@ -272,6 +287,17 @@ class SiteFiles(Folder):
             self._mode = os.stat(temporary).st_mode
             os.unlink(temporary)
         return not self._mode & 0o444 & ~status.st_mode
+
+
+def _pointed(entry: os.DirEntry[str]) -> str | None:
+    """The name beside it that an entry links to, if that is what it is: of a file, or of a link elsewhere, None."""
+    if not entry.is_symlink() or entry.is_file():
+        return None
+    try:
+        target = os.readlink(entry.path)
+    except OSError:
+        return None  # Removed meanwhile.
+    return target if "/" not in target and is_path(target) else None
 
 
 def _is_removed(folder: str) -> bool:

@@ -37,6 +37,7 @@ from bucketry.store.site import (
     check_path,
     check_prefix,
     check_served,
+    check_target,
 )
 from bucketry.store.site_files import Copying, SiteFiles
 from bucketry.store.site_parts import Cut, cut
@@ -181,6 +182,11 @@ class FolderSite(FolderThreads):
         check_path(other)
         if not await self._take(self._files.path(path), other, None, link=True):
             raise NotFound(f"{self.url} {path} does not exist")
+
+    async def point(self, path: str, target: str) -> None:
+        check_path(path)
+        check_target(target)
+        await self._call("point", path, self._writers, lambda: self._files.point(path, target))
 
     async def delete_many(self, paths: Sequence[str]) -> None:
         for path in paths:

@@ -211,6 +211,9 @@ class S3Site(CopyingBucket):
     async def twin(self, path: str, other: str) -> None:
         raise Unsupported(f"{self.url} serves files with their own headers, and so has no twins")
 
+    async def point(self, path: str, target: str) -> None:
+        raise Unsupported(f"{self.url} serves files with their own headers, and so has no links")
+
     async def delete_many(self, paths: Sequence[str]) -> None:
         for path in paths:
             check_path(path)
