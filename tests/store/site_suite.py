@@ -309,22 +309,30 @@ class SiteSuite:
         site = place.site
         if site.keeps_headers:
             with pytest.raises(Unsupported):
-                await site.point("v2/a/manifests/~/v1", "x")
+                await site.point("v2/a/manifests/~/v1", "x", current=None)
+            assert await site.pointed("v2/a/manifests/~/v1") is None
             return
         await site.put("v2/a/manifests/~/one/1", b"1", served=MANIFEST)
         await site.put("v2/a/manifests/~/two/2", b"2", served=MANIFEST)
+        current: str | None = None
         for target in ("one", "two", "two", "gone"):
-            await site.point("v2/a/manifests/~/v1", target)
+            await site.point("v2/a/manifests/~/v1", target, current=current)
+            for other in {None, "one", "three", target} - {target}:
+                with pytest.raises(PreconditionFailed):
+                    await site.point("v2/a/manifests/~/v1", "three", current=other)
+            assert await site.pointed("v2/a/manifests/~/v1") == target
+            current = target
             listed = {file.path: file async for file in site.list("")}
             assert set(listed) == {f"v2/a/manifests/~/{name}" for name in ("one/1", "two/2", "v1")}
             assert (listed["v2/a/manifests/~/v1"].size, listed["v2/a/manifests/~/v1"].etag) == (0, pointer(target))
             with pytest.raises(NotFound):
                 await site.get("v2/a/manifests/~/v1")
         with pytest.raises(PathTaken):
-            await site.point("v2/a/manifests/~/one", "two")
+            await site.point("v2/a/manifests/~/one", "two", current=None)
+        assert await site.pointed("v2/a/manifests/~/one") is None
         for target in ("", ".", "..", "a/b", "/a", ".bucketry-tmp"):
             with pytest.raises(ValueError):
-                await site.point("v2/a/manifests/~/v1", target)
+                await site.point("v2/a/manifests/~/v1", target, current="gone")
         await site.delete_many(["v2/a/manifests/~/v1"])
         assert sorted(await paths_of(site)) == ["v2/a/manifests/~/one/1", "v2/a/manifests/~/two/2"]
         assert place.leftovers() == []

@@ -153,11 +153,16 @@ class SiteStore(Protocol):
         """
         ...
 
-    async def point(self, path: str, target: str) -> None:
+    async def pointed(self, path: str) -> str | None:
+        """What a link that `point` made points to; None where there is none."""
+        ...
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
         """In a folder: makes ``path`` a symbolic link to ``target``, a name beside it, in one step.
 
-        Such a link is listed as a file of no bytes whose etag is `pointer` of its target; it cannot be read. It
-        replaces another link or file, but no folder (`PathTaken`). Where ``keeps_headers``: `Unsupported`.
+        ``current``: what it points to now (None: there is no link); `PreconditionFailed` where that is not so. Such a
+        link is listed as a file of no bytes whose etag is `pointer` of its target; it cannot be read. It replaces no
+        file and no folder (`PathTaken`). Where ``keeps_headers``: `Unsupported`.
         """
         ...
 
@@ -169,6 +174,11 @@ class SiteStore(Protocol):
 def pointer(target: str) -> str:
     """The etag of a link to ``target``."""
     return f"->{target}"
+
+
+def target_of(etag: str) -> str | None:
+    """Of a link that was listed, what it points to; None of any other file."""
+    return etag.removeprefix("->") if etag.startswith("->") else None
 
 
 def is_path(text: str) -> bool:

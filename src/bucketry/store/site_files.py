@@ -19,7 +19,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from bucketry.store.contract import BULK_PREFIX, Buffer, Condition, NotFound, ObjectInfo, StoreError
+from bucketry.store.contract import (
+    BULK_PREFIX,
+    Buffer,
+    Condition,
+    NotFound,
+    ObjectInfo,
+    PreconditionFailed,
+    StoreError,
+)
 from bucketry.store.folder import LOCKS, PIECE, TEMPORARY, Folder
 from bucketry.store.object_file import NO_FILE, bulk_info, set_modified, write_all
 from bucketry.store.site import PRIVATE, PathTaken, SiteFile, is_path, pointer
@@ -195,12 +203,27 @@ class SiteFiles(Folder):
         self.sync_file(copying.target)
         self.place(key, copying.temporary)
 
-    def point(self, key: str, target: str) -> None:
+    def pointed(self, key: str) -> str | None:
+        try:
+            target = os.readlink(self.path(key))
+        except OSError as error:
+            if error.errno not in (*NO_FILE, errno.EINVAL):
+                raise
+            return None
+        return target if "/" not in target and is_path(target) else None
+
+    def point(self, key: str, target: str, current: str | None) -> None:
         """Makes ``key`` a symbolic link to a name beside it."""
         temporary = self.temporary()
         os.symlink(target, temporary)
         try:
-            self.place(key, temporary)
+            # All who make links hold it, and `place` holds it only where it is asked to replace.
+            with self.locked("link", key):
+                if self.pointed(key) != current:
+                    raise PreconditionFailed(f"{self._name(key)} was changed meanwhile")
+                if current is None and os.path.lexists(self.path(key)):
+                    raise self._conflict(key)
+                self.place(key, temporary)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary)

@@ -183,10 +183,14 @@ class FolderSite(FolderThreads):
         if not await self._take(self._files.path(path), other, None, link=True):
             raise NotFound(f"{self.url} {path} does not exist")
 
-    async def point(self, path: str, target: str) -> None:
+    async def pointed(self, path: str) -> str | None:
+        check_path(path)
+        return await self._call("pointed", path, self._readers, lambda: self._files.pointed(path))
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
         check_path(path)
         check_target(target)
-        await self._call("point", path, self._writers, lambda: self._files.point(path, target))
+        await self._call("point", path, self._writers, lambda: self._files.point(path, target, current))
 
     async def delete_many(self, paths: Sequence[str]) -> None:
         for path in paths:

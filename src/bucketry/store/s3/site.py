@@ -211,7 +211,10 @@ class S3Site(CopyingBucket):
     async def twin(self, path: str, other: str) -> None:
         raise Unsupported(f"{self.url} serves files with their own headers, and so has no twins")
 
-    async def point(self, path: str, target: str) -> None:
+    async def pointed(self, path: str) -> str | None:
+        return None
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
         raise Unsupported(f"{self.url} serves files with their own headers, and so has no links")
 
     async def delete_many(self, paths: Sequence[str]) -> None:
