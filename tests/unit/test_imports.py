@@ -44,21 +44,22 @@ PURE = Layer(
 LAYERS = {
     "oci": PURE,
     "hashing": PURE,
+    "access": Layer(below=frozenset({"oci"}), never=PURE.never),
     "store": Layer(below=frozenset(), never=HTTP_SERVERS | TERMINAL),
     "registry": Layer(
-        below=frozenset({"store", "hashing", "oci"}),
+        below=frozenset({"store", "hashing", "access", "oci"}),
         never=HTTP_SERVERS | HTTP_CLIENTS | S3_CLIENTS | TERMINAL,
     ),
     "transfer": Layer(
-        below=frozenset({"registry", "store", "hashing", "oci"}),
+        below=frozenset({"registry", "store", "hashing", "access", "oci"}),
         never=HTTP_SERVERS | frozenset({"botocore", "boto3", "aiobotocore", "cyclopts"}),
     ),
     "server": Layer(
-        below=frozenset({"transfer", "registry", "store", "hashing", "oci"}),
+        below=frozenset({"transfer", "registry", "store", "hashing", "access", "oci"}),
         never=S3_CLIENTS | TERMINAL,
     ),
     "cli": Layer(
-        below=frozenset({"server", "transfer", "registry", "store", "hashing", "oci"}),
+        below=frozenset({"server", "transfer", "registry", "store", "hashing", "access", "oci"}),
         never=frozenset({"botocore", "boto3", "aiobotocore"}),
     ),
 }
@@ -122,7 +123,7 @@ def test_every_package_has_its_layer() -> None:
     assert packages == set(LAYERS)
 
 
-@pytest.mark.parametrize("layer", ["oci", "hashing"])
+@pytest.mark.parametrize("layer", ["oci", "hashing", "access"])
 def test_the_pure_layers_open_no_file(layer: str) -> None:
     for path in sorted((SOURCE / layer).rglob("*.py")):
         calls = [node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
@@ -137,6 +138,9 @@ def test_the_pure_layers_open_no_file(layer: str) -> None:
         ("oci", "import os.path", "oci must not know os"),
         ("oci", "from pathlib import Path", "oci must not know pathlib"),
         ("oci", "from bucketry.hashing import x", "oci is not above bucketry.hashing.x"),
+        ("access", "import secrets", "access must not know secrets"),
+        ("access", "from bucketry.store.contract import Store", "access is not above bucketry.store.contract.Store"),
+        ("store", "from bucketry import access", "store is not above bucketry.access"),
         ("hashing", "from bucketry import oci", "hashing is not above bucketry.oci"),
         ("hashing", "import bucketry.store", "hashing is not above bucketry.store"),
         ("store", "from bucketry.oci.digest import Digest", "store is not above bucketry.oci.digest"),
