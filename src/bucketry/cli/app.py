@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import adopt, config, copy, doctor, inspect, login, publish, pull, push, serve, version
+from bucketry.cli import access, adopt, config, copy, doctor, inspect, login, publish, pull, push, serve, version
 from bucketry.cli.output import complain
 
 FAILED, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
     0: "It is done.",
-    FAILED: "It failed, or the store is refused.",
+    FAILED: "It failed, or the store is refused; of `bucketry access explain`: it is denied.",
     USAGE: "It was asked for wrongly: an option, a size, the name of an image or a store, or a file of settings or "
     "credentials that cannot be.",
     BROKEN: "An adoption came to its end, and left out what is broken in the old registry: each is told with its path.",
@@ -79,6 +79,17 @@ def build() -> App:
     )
     settings.command(config.show, help_epilogue=config.EXAMPLES)
     app.command(settings)
+    rules = App(
+        name="access",
+        help="Look at who may do what.",
+        help_epilogue="",
+        default_parameter=_NO_DEFAULTS,
+        sort_key=10,
+    )
+    rules.command(access.check, help_epilogue=access.CHECK_EXAMPLES)
+    rules.command(access.explain, help_epilogue=access.EXPLAIN_EXAMPLES)
+    rules.command(access.hash_, name="hash", help_epilogue=access.HASH_EXAMPLES)
+    app.command(rules)
     app.command(version.version, help_epilogue="", sort_key=11)
     return app
 
