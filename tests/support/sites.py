@@ -22,16 +22,32 @@ from bucketry.store.contract import (
     StoreError,
     Unsupported,
 )
-from bucketry.store.site import PathTaken, Served, SiteContent, SiteFile, check_path, check_prefix
+from bucketry.store.site import (
+    PathTaken,
+    Served,
+    SiteContent,
+    SiteFile,
+    check_path,
+    check_prefix,
+    check_target,
+    pointer,
+    target_of,
+)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFile:
+    """Of a link, ``body`` is what it points to."""
+
     body: bytes
     served: Served
     etag: str
+
+    @property
+    def size(self) -> int:
+        return len(self.body) if target_of(self.etag) is None else 0
 
 
 @dataclass
@@ -46,9 +62,9 @@ class SiteDisk:
     count: int = 0
     by_content: bool = False
 
-    def set(self, path: str, body: bytes, served: Served) -> str:
+    def set(self, path: str, body: bytes, served: Served, etag: str | None = None) -> str:
         self.count += 1
-        etag = hashlib.md5(body).hexdigest() if self.by_content else f"e{self.count}"
+        etag = etag or (hashlib.md5(body).hexdigest() if self.by_content else f"e{self.count}")
         self.files[path] = MemoryFile(body, served, etag)
         self.changed()
         return etag
@@ -113,13 +129,15 @@ class MemorySite:
     def _file(self, path: str, *, asked: bool = True) -> SiteFile:
         found = self._find(path)
         served = found.served if asked and self.keeps_headers else None
-        return SiteFile(path, len(found.body), found.etag, served)
+        return SiteFile(path, found.size, found.etag, served)
 
     async def get(self, path: str, *, limit: int = 16 * 1024 * 1024) -> SiteContent:
         check_path(path)
 
         def work() -> SiteContent:
             found = self._find(path)
+            if target_of(found.etag) is not None:
+                raise NotFound(f"{path} is a link to a folder")
             if len(found.body) > limit:
                 raise Corrupt(f"{path} is larger than {limit} bytes")
             return SiteContent(self._file(path), found.body)
@@ -154,13 +172,13 @@ class MemorySite:
 
         return await self._call("put", path, work)
 
-    def _set(self, path: str, body: bytes, served: Served) -> str:
+    def _set(self, path: str, body: bytes, served: Served, etag: str | None = None) -> str:
         if not self.keeps_headers:
             parts = path.split("/")
             above = {"/".join(parts[:count]) for count in range(1, len(parts))}
             if not above.isdisjoint(self.disk.files) or any(p.startswith(f"{path}/") for p in self.disk.files):
                 raise PathTaken(f"{path} would be a file and a folder")
-        return self.disk.set(path, body, served)
+        return self.disk.set(path, body, served, etag)
 
     async def begin(self, path: str, *, size: int, served: Served, part_size: int | None = None) -> MemorySiteUpload:
         check_path(path)
@@ -209,6 +227,27 @@ class MemorySite:
         if self.keeps_headers:
             raise Unsupported("there are no twins where headers are kept")
         await self._call("twin", other, lambda: self._set(other, self._find(path).body, Served()))
+
+    async def pointed(self, path: str) -> str | None:
+        check_path(path)
+        return await self._call("pointed", path, lambda: self._pointed(path))
+
+    def _pointed(self, path: str) -> str | None:
+        found = self.disk.files.get(path)
+        return None if found is None else target_of(found.etag)
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
+        check_path(path)
+        check_target(target)
+        if self.keeps_headers:
+            raise Unsupported("there are no links where headers are kept")
+
+        def work() -> None:
+            if self._pointed(path) != current:
+                raise PreconditionFailed(f"{path} points elsewhere")
+            self._set(path, target.encode(), Served(), pointer(target))
+
+        await self._call("point", path, work)
 
     async def delete_many(self, paths: Sequence[str]) -> None:
         for path in paths:
@@ -264,7 +303,10 @@ def parsed(data: bytes) -> Any:
 
 
 def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
-    """What is missing or wrong of all that can be named: by the catalog, by lists, by tags, by the state."""
+    """What is missing or wrong of all that can be named: by the catalog, by lists, by tags, by the state.
+
+    Of a link, ``files`` has what it points to.
+    """
     found: list[str] = []
     checked: set[tuple[str, str]] = set()
 
@@ -284,7 +326,7 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
             return
         if digest_of(files[path]) != digest:
             found.append(f"{path} has other bytes")
-        kinds = [p for p in files if p.startswith(f"v2/{name}/manifests/~/{digest}.")]
+        kinds = [p for p in files if p.startswith(f"v2/{name}/manifests/~/{digest}/{digest}.")]
         if twins and [files[p] for p in kinds] != [files[path]]:
             found.append(f"{path} has twins {kinds}")
         for blob in (body.get("config"), *body.get("layers", ())):
@@ -308,12 +350,14 @@ def problems(files: Mapping[str, bytes], *, twins: bool) -> list[str]:
         for name in document("v2/_catalog")["repositories"]:
             for each in document(f"v2/{name}/tags/list").get("tags", ()):
                 tag(name, each)
+                if twins and f"v2/{name}/manifests/~/{each}" not in files:
+                    found.append(f"{name}:{each} has no link")
     for path in files:
         before, folder, leaf = path.rpartition("/manifests/")
         if folder and ":" not in leaf and "/" not in leaf:
             tag(before.removeprefix("v2/"), leaf)
         if folder and leaf.startswith("~/") and ":" not in leaf:
-            manifest(before.removeprefix("v2/"), digest_of(files[path]))
+            manifest(before.removeprefix("v2/"), files[path].decode())
     if "bucketry-site.json" in files:
         for name, repository in document("bucketry-site.json").get("repositories", {}).items():
             for entry in (*repository.get("tags", {}).values(), *repository.get("digests", {}).values()):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +16,8 @@ import pytest
 from tests.support.images import Blob, Image, Index, make_image, make_index, to_json, write_layout
 from tests.transfer.command import Person
 from tests.transfer.web_servers import caddy, nginx
+
+from bucketry.store.site_folder import FolderSite
 
 FOREVER = "public, max-age=31536000, immutable"
 SHORTLY = "public, max-age=60"
@@ -117,6 +122,54 @@ def test_a_manifest_has_its_media_type_by_tag_and_by_digest(
             assert answer.headers["content-type"] == media_type
             assert answer.headers["content-length"] == str(len(manifest.data))
             assert answer.body == (manifest.data if method == "GET" else b"")
+
+
+def test_a_tag_says_which_digest_it_is_of(host: Host, published: Published) -> None:
+    for tag, image in published.images.items():
+        for method in ("GET", "HEAD"):
+            answer = host.get(f"/v2/team/app/manifests/{tag}", method)
+            assert answer.tells("docker-content-digest", "cache-control") == (image.manifest.digest, SHORTLY)
+    assert host.get("/v2/team/app/manifests/nothing").tells("docker-content-digest") == (None,)
+    digest = published.images["oci"].manifest.digest
+    for path in (f"~/{digest}", f"~/tagged/{digest}", f"tagged/{digest}", f"~/{digest}/{digest}.oci-manifest", "~/oci"):
+        assert host.get(f"/v2/team/app/manifests/{path}").status == 404, path
+
+
+def test_digest_type_and_bytes_belong_together_while_a_tag_moves(host: Host, published: Published) -> None:
+    types = {"oci": OCI_MANIFEST, "multi": OCI_INDEX, "docker": DOCKER_MANIFEST, "list": DOCKER_LIST}
+    told = {image.manifest.digest: (image.manifest.data, types[tag]) for tag, image in published.images.items()}
+    over = threading.Event()
+    moves = 0
+
+    async def move() -> None:
+        nonlocal moves
+        site = FolderSite(published.folder, fsync=False)
+        path = "v2/team/app/manifests/~/racing"
+        current: str | None = None
+        while not over.is_set():
+            for digest in told:
+                await site.point(path, digest, current=current)
+                current, moves = digest, moves + 1
+        await site.delete_many([path])
+        await site.close()
+
+    mover = threading.Thread(target=lambda: asyncio.run(move()))
+    mover.start()
+    try:
+        seen = set()
+        while not moves:
+            time.sleep(0.001)
+        for _ in range(400):
+            answer = host.get("/v2/team/app/manifests/racing")
+            assert answer.status == 200
+            digest = answer.headers["docker-content-digest"]
+            assert (answer.body, answer.headers["content-type"]) == told[digest]
+            seen.add(digest)
+    finally:
+        over.set()
+        mover.join()
+    assert len(seen) > 1
+    assert moves > 100
 
 
 def test_what_is_named_by_its_digest_is_kept_for_ever_and_says_so(host: Host, published: Published) -> None:

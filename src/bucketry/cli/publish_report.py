@@ -21,7 +21,18 @@ if TYPE_CHECKING:
 PATHS_SHOWN: Final = 20
 """Of what leaves, to a person; programs get all."""
 
-_KINDS: Final = ("blobs", "checkpoints", "manifests", "twins", "referrers", "tags", "lists", "pages", "state")
+_KINDS: Final = (
+    "blobs",
+    "checkpoints",
+    "manifests",
+    "twins",
+    "referrers",
+    "tags",
+    "pointers",
+    "lists",
+    "pages",
+    "state",
+)
 _REQUESTS: Final = ("PUT", "COPY", "LIST", "GET", "DELETE")
 
 

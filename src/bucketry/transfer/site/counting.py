@@ -136,6 +136,13 @@ class CountedSite:
         await self._site.twin(path, other)
         self.counts.wrote(other, 0)
 
+    async def pointed(self, path: str) -> str | None:
+        return await self._site.pointed(path)
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
+        await self._site.point(path, target, current=current)
+        self.counts.wrote(path, 0)
+
     async def delete_many(self, paths: Sequence[str]) -> None:
         self.counts.requests["DELETE"] += -(-len(paths) // PAGE)
         await self._site.delete_many(paths)

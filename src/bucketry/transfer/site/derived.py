@@ -100,11 +100,8 @@ class Deriving:
         path = paths.manifest(name, tag)
         wrote = await self._files.replace(path, manifest.body, paths.changing(entry.media_type))
         if not self._site.keeps_headers:
-            twin = paths.twin(name, tag, entry.media_type)
-            wrote |= await self._files.twin(path, manifest.body, twin, written=wrote)
-            # A tag that was of another kind has a twin of that kind, which a server may find first.
-            stale = [other for other in self._files.of_tags(name, tag) if other != twin]
-            await self._files.delete(stale)
+            # What a server finds by the tag is where this leads to, in one step.
+            wrote |= await self._files.point(paths.pointer(name, tag), entry.digest)
         return wrote
 
     async def _manifest(self, name: str, digest: Digest) -> RawManifest:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from bucketry.store.contract import IF_ABSENT, Condition, IfMatch, NotFound, PreconditionFailed
-from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore
+from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, pointer, target_of
 from bucketry.transfer.bucket import translated
-from bucketry.transfer.site import paths
 from bucketry.transfer.site.counting import PAGE
 from bucketry.transfer.site.state import LIMIT, Overtaken
 from bucketry.transfer.work import Work
@@ -102,20 +101,29 @@ class SiteFiles:
                 self.doubt()
                 raise Overtaken from error
 
-    async def twin(self, path: str, body: bytes, twin: str, *, written: bool) -> bool:
-        """Makes ``twin`` the same file as ``path``, which holds ``body``; ``written``: only now. False where it was."""
-        if not written:
-            found = await self.get(twin)
-            if found is not None and found.body == body:
-                return False
-
-        async def attempt() -> None:
-            with translated():
-                await self.site.twin(path, twin)
-
-        await self._work.patiently(twin, attempt)
-        self.sizes[twin] = len(body)
+    async def point(self, path: str, target: str) -> bool:
+        """Makes a link lead to a name beside it; False where it did. Raises `Overtaken` as `replace`."""
+        if self._listed and path.startswith(self._prefixes):
+            current = target_of(self._etags.get(path, ""))
+        else:
+            current = await self._work.patiently(path, partial(self._pointed, path))
+        if current == target:
+            return False
+        await self._work.patiently(path, partial(self._point, path, target, current))
+        self.sizes[path], self._etags[path] = 0, pointer(target)
         return True
+
+    async def _pointed(self, path: str) -> str | None:
+        with translated():
+            return await self.site.pointed(path)
+
+    async def _point(self, path: str, target: str, current: str | None) -> None:
+        with translated():
+            try:
+                await self.site.point(path, target, current=current)
+            except PreconditionFailed as error:
+                self.doubt()
+                raise Overtaken from error
 
     async def delete(self, gone: Sequence[str], *, while_: Callable[[], bool] = lambda: True) -> list[str]:
         """Those that were deleted: as many as could be while ``while_`` held."""
@@ -135,11 +143,6 @@ class SiteFiles:
     async def _delete(self, batch: Sequence[str]) -> None:
         with translated():
             await self.site.delete_many(batch)
-
-    def of_tags(self, name: str, tag: str) -> list[str]:
-        """The twins of a tag that are, or may be, there."""
-        twins = paths.of_tag(name, tag, twins=True)[1:]
-        return [twin for twin in twins if not self._listed or twin in self.sizes]
 
 
 def _same(file: SiteFile, served: Served) -> bool:

@@ -30,7 +30,16 @@ _LOOK: Final = 1.0
 MOST_LEAVING: Final = 100_000
 """Paths that are noted at once; the state is read and written whole."""
 
-_RANKS: Final = {"lists": 0, "tags": 1, "twins": 2, "referrers": 3, "manifests": 4, "blobs": 5, "checkpoints": 6}
+_RANKS: Final = {
+    "lists": 0,
+    "pointers": 1,
+    "tags": 1,
+    "twins": 2,
+    "referrers": 3,
+    "manifests": 4,
+    "blobs": 5,
+    "checkpoints": 6,
+}
 
 
 class Leaving:
@@ -115,7 +124,7 @@ class Leaving:
 
     async def _files_deleted(self, left: list[str], monotonic: Callable[[], float]) -> list[str]:
         began = monotonic()
-        # What was never seen may be there: it was written since, or it is a twin of a kind that the tag never had.
+        # What was never seen may be there: it was written since.
         sizes = {path: self._files.sizes[path] for path in left if path in self._files.sizes}
         done = await self._files.delete(left, while_=lambda: monotonic() - began < LEASE)
         self.removed.update((path, sizes[path]) for path in done if path in sizes)

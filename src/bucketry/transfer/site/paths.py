@@ -34,7 +34,11 @@ KINDS: Final = {
     media_types.DOCKER_MANIFEST: "docker-manifest",
     media_types.DOCKER_LIST: "docker-list",
 }
-"""The ends of the twins' names, by media type. Manifests of other types cannot be told apart in a folder."""
+"""The ends of the twins' names, by media type. Manifests of other types cannot be told apart in a folder.
+
+In a folder a manifest has a twin whose name says its digest and its media type, in a folder of its own below ``~``; a
+tag has a link to that folder, so that whoever follows it finds out both.
+"""
 
 
 def repository(name: str) -> str:
@@ -54,9 +58,14 @@ def twins(name: str) -> str:
     return f"{manifests(name)}~/"
 
 
-def twin(name: str, reference: Digest | str, media_type: str) -> str:
+def twin(name: str, digest: Digest, media_type: str) -> str:
     """Raises `KeyError` for a media type that has no kind."""
-    return f"{twins(name)}{reference}.{KINDS[media_type]}"
+    return f"{twins(name)}{digest}/{digest}.{KINDS[media_type]}"
+
+
+def pointer(name: str, tag: str) -> str:
+    """The link of a tag to the folder that its manifest's twin is in."""
+    return f"{twins(name)}{tag}"
 
 
 def blobs(name: str) -> str:
@@ -92,15 +101,16 @@ def changing(content_type: str) -> Served:
 
 _OF_DIGESTS: Final = {
     "manifests": "manifests",
-    "manifests/~": "twins",
+    "manifests/~": "pointers",
     "blobs": "blobs",
     "referrers": "referrers",
     "_bucketry/checkpoints": "checkpoints",
 }
 _FILE: Final = re.compile(
-    r"v2/(?P<name>.+)/(?:(?P<folder>manifests/~|manifests|blobs|referrers|_bucketry/checkpoints)/(?P<leaf>[^/~]+)"
+    r"v2/(?P<name>[^~]+)/(?:(?P<folder>manifests/~|manifests|blobs|referrers|_bucketry/checkpoints)/(?P<leaf>[^/~]+)"
     r"|tags/list)"
 )
+_TWIN: Final = re.compile(r"v2/(?P<name>[^~]+)/manifests/~/(?P<digest>[^/~]+:[^/~]+)/(?P=digest)\.[a-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +124,9 @@ class OfRepository:
 
 def parse(path: str) -> OfRepository | None:
     """None for a path that no repository of a site has: the page, the catalog, and whatever is not ours."""
+    found = _TWIN.fullmatch(path)
+    if found is not None and is_path(path):
+        return OfRepository(found["name"], "twins", by_digest=True)
     found = _FILE.fullmatch(path)
     if found is None or not is_path(path):
         return None
@@ -126,7 +139,8 @@ def parse(path: str) -> OfRepository | None:
 
 
 def kind(path: str) -> str:
-    """As which kind of file a path is counted: blobs, checkpoints, manifests, twins, referrers, tags, lists, pages."""
+    """As which kind of file a path is counted: blobs, checkpoints, manifests, twins, referrers, tags, pointers, lists,
+    pages."""
     found = parse(path)
     if found is not None:
         return found.kind
@@ -134,9 +148,8 @@ def kind(path: str) -> str:
 
 
 def of_tag(name: str, tag: str, *, twins: bool) -> tuple[str, ...]:
-    """All files that a tag may have, whatever it points at."""
-    kinds = KINDS if twins else ()
-    return (manifest(name, tag), *(twin(name, tag, media_type) for media_type in kinds))
+    """The files that a tag has."""
+    return (manifest(name, tag), pointer(name, tag)) if twins else (manifest(name, tag),)
 
 
 def folders(name: str) -> tuple[str, ...]:
@@ -148,6 +161,5 @@ def folders(name: str) -> tuple[str, ...]:
 
 
 def tag_of(path: str) -> str:
-    """Of the path of a tag's file, or of one of its twins."""
-    leaf = path.rpartition("/")[2]
-    return leaf.rpartition(".")[0] if "/manifests/~/" in path else leaf
+    """Of the path of a tag's file, or of its link."""
+    return path.rpartition("/")[2]

@@ -16,7 +16,7 @@ from bucketry.store.contract import (
     Store,
     Unsupported,
 )
-from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload
+from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload, pointer, target_of
 from bucketry.transfer.crew import closing
 
 _KEPT: Final = 4 * 1024 * 1024
@@ -152,6 +152,18 @@ class RehearsedSite:
     async def twin(self, path: str, other: str) -> None:
         found = await self.head(path)
         self._write(other, found.size, Served(), self._bodies.get(path))
+
+    async def pointed(self, path: str) -> str | None:
+        if path in self._deleted:
+            return None
+        own = self._written.get(path)
+        return await self._site.pointed(path) if own is None else target_of(own.etag)
+
+    async def point(self, path: str, target: str, *, current: str | None) -> None:
+        if await self.pointed(path) != current:
+            raise PreconditionFailed(f"{self.url} {path} would not be written: another is there")
+        self._deleted.discard(path)
+        self._written[path] = SiteFile(path, 0, pointer(target))
 
     async def delete_many(self, paths: Sequence[str]) -> None:
         for path in paths:

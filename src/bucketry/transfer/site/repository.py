@@ -102,7 +102,7 @@ class SiteRepository:
                 raise ImageMissing(f"{self._site.url} publishes no {what}") from None
 
     async def _media_type(self, found: SiteContent, reference: Digest | str) -> str:
-        """As it is served; where the place keeps no headers, what the body says, or else a twin's name."""
+        """As it is served; where the place keeps no headers, what the body says, or else its twin's name."""
         served = found.file.served
         if served is not None and media_types.may_be_manifest(media_types.essence(served.content_type)):
             return media_types.essence(served.content_type)
@@ -112,10 +112,11 @@ class SiteRepository:
             raise SourceDamaged(f"{self._name}: manifest {reference}: {error.message}") from error
         if _says_type(found.body):
             return manifest.media_type
+        digest = reference if isinstance(reference, Digest) else Digest.of(found.body)
         with translated():
             for media_type in paths.KINDS:
                 with suppress(NotFound):
-                    await self._site.head(paths.twin(self._repository, reference, media_type))
+                    await self._site.head(paths.twin(self._repository, digest, media_type))
                     return media_type
         return manifest.media_type
 

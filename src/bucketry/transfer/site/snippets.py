@@ -1,7 +1,9 @@
 """What web servers are told to serve a site's folder: ``bucketry-nginx.conf`` and ``Caddyfile``. Pure text.
 
 They name no image and no path of this machine, so they stay right when something is published, and are the same for
-every site. Of a manifest they look for its twin (see `bucketry.transfer.site.paths`), whose end says the media type.
+every site. Of a manifest they look for its twin (see `bucketry.transfer.site.paths`), whose name says its digest and
+its media type. A tag is followed to the folder of a digest, and only then a file is opened: so digest, type and bytes
+are of one manifest, whatever the tag becomes meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ _DIGEST: Final = "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}"
 _OURS: Final = f"{paths.STATE}|{paths.NGINX}|{paths.CADDY}".replace(".", r"\.")
 """Files beside ``v2/`` that are no business of whoever pulls."""
 _LISTS: Final = "|".join(each.removeprefix(paths.API) for each in (paths.CATALOG, paths.DISCOVER))
+_LOOKS: Final = 4
 _MISSING: Final = '{"errors":[{"code":"MANIFEST_UNKNOWN","message":"not published here"}]}'
+
+
+_NGINX_TWINS: Final = " ".join(
+    f"/v2/$site_name/manifests/~/$site_digest/$site_digest.{kind}" for kind in paths.KINDS.values()
+)
 
 
 def nginx() -> str:
@@ -33,6 +41,21 @@ def nginx() -> str:
 #     include /srv/images/{paths.NGINX};
 #   }}
 
+# What a tag leads to, see below.
+location ~ "^/v2/(?<site_name>.+)/manifests/~/tagged/(?<site_digest>{_DIGEST})$" {{
+  internal;
+  types {{
+{types}
+  }}
+  add_header Docker-Content-Digest $site_digest;
+  add_header Cache-Control "{paths.SHORTLY}";
+  # nginx tells files apart by seconds and sizes, which is too coarse for a tag that moves.
+  etag off;
+  if_modified_since off;
+  try_files {_NGINX_TWINS} =404;
+  error_page 404 = @site_missing;
+}}
+
 location ~ "/[.~]|^/(?:{_OURS})$" {{
   return 404;
 }}
@@ -50,20 +73,22 @@ location ~ "^/v2/(?<site_name>.+)/manifests/(?<site_digest>{_DIGEST})$" {{
   }}
   add_header Docker-Content-Digest $site_digest;
   add_header Cache-Control "{paths.FOREVER}";
-  try_files {_nginx_twins("digest")} =404;
+  try_files {_NGINX_TWINS} =404;
   error_page 404 = @site_missing;
 }}
 
-location ~ "^/v2/(?<site_name>.+)/manifests/(?<site_tag>[^/~]+)$" {{
-  types {{
-{types}
-  }}
-  add_header Cache-Control "{paths.SHORTLY}";
-  # nginx tells files apart by seconds and sizes, which is too coarse for one that is replaced.
-  etag off;
-  if_modified_since off;
-  try_files {_nginx_twins("tag")} =404;
+# A tag is a link, below ~, to the folder of a digest.
+set $site_root $document_root;
+location ~ "^/v2/(?<site_name>.+)/manifests/(?<site_tag>[^/~:]+)$" {{
+  root $site_root/v2/$site_name/manifests/~/$site_tag;
   error_page 404 = @site_missing;
+  if (!-d $site_root/v2/$site_name/manifests/~/$site_tag) {{
+    return 404;
+  }}
+  if ($realpath_root ~ "/~/(?<site_pointed>{_DIGEST})$") {{
+    rewrite ^ /v2/$site_name/manifests/~/tagged/$site_pointed last;
+  }}
+  return 404;
 }}
 
 location @site_missing {{
@@ -103,13 +128,10 @@ location = /{paths.PAGE} {{
 """
 
 
-def _nginx_twins(reference: str) -> str:
-    return " ".join(f"/v2/$site_name/manifests/~/$site_{reference}.{kind}" for kind in paths.KINDS.values())
-
-
 def caddyfile() -> str:
     """Works as it is, from the site's folder, and imported by another; both by environment variables."""
-    twins = " ".join(f"/v2/{{re.site.1}}/manifests/~/{{re.site.2}}.{kind}" for kind in paths.KINDS.values())
+    # The same pattern again and again: a tag may move between the reading of its folder and the look at the file in it.
+    twins = " ".join(["/v2/{re.site.1}/manifests/~/{re.site.2}/sha*"] * _LOOKS)
     types = "\n".join(
         f"\t\t\t@{kind} path *.{kind}\n\t\t\theader @{kind} Content-Type {media_type}"
         for media_type, kind in paths.KINDS.items()
@@ -137,20 +159,20 @@ def caddyfile() -> str:
 		respond "{{}}"
 	}}
 
-	# What a manifest is called says nothing of its media type; the name of its twin, below ~, does.
+	# What a manifest is called says nothing of its media type; the name of its twin does, in the folder of its digest
+	# below ~, which a tag is a link to.
 	@manifest path_regexp site ^/v2/(.+)/manifests/([^/~]+)$
 	handle @manifest {{
-		# In this order: the file that is meant, then its type.
+		# In this order: the file that is meant, its digest and type, then the very file of that digest.
 		route {{
 			try_files {twins}
+			@twin path_regexp twin /({_DIGEST})\\.([a-z-]+)$
+			rewrite @twin /v2/{{re.site.1}}/manifests/~/{{re.twin.1}}/{{re.twin.1}}.{{re.twin.2}}
 {types}
-			@fixed {{
-				file
-				path_regexp fixed /({_DIGEST})\\.[a-z-]+$
-			}}
+			@fixed vars_regexp {{http.request.orig_uri.path}} /(?:{_DIGEST})$
 			header Cache-Control "{paths.SHORTLY}"
 			header @fixed Cache-Control "{paths.FOREVER}"
-			header @fixed Docker-Content-Digest {{re.fixed.1}}
+			header @twin Docker-Content-Digest {{re.twin.1}}
 			file_server
 		}}
 	}}

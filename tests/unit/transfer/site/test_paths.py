@@ -28,7 +28,7 @@ TYPES = st.sampled_from(sorted(paths.KINDS))
 def every(name: str, tag: str, digest: Digest, media_type: str) -> Iterator[tuple[str, str, bool]]:
     """All paths, as which kind they are counted, and whether they are named by a digest."""
     yield paths.manifest(name, tag), "tags", False
-    yield paths.twin(name, tag, media_type), "twins", False
+    yield paths.pointer(name, tag), "pointers", False
     yield paths.tags(name), "lists", False
     yield paths.manifest(name, digest), "manifests", True
     yield paths.twin(name, digest, media_type), "twins", True
@@ -48,12 +48,9 @@ def test_a_path_says_whose_it_is(name: str, tag: str, digest: Digest, media_type
         assert paths.kind(path) == kind
         assert path.startswith(paths.repository(name))
     assert paths.tag_of(paths.manifest(name, tag)) == tag
-    assert paths.tag_of(paths.twin(name, tag, media_type)) == tag
+    assert paths.tag_of(paths.pointer(name, tag)) == tag
     assert set(paths.of_tag(name, tag, twins=False)) == {paths.manifest(name, tag)}
-    assert set(paths.of_tag(name, tag, twins=True)) == {
-        paths.manifest(name, tag),
-        *(paths.twin(name, tag, each) for each in paths.KINDS),
-    }
+    assert set(paths.of_tag(name, tag, twins=True)) == {paths.manifest(name, tag), paths.pointer(name, tag)}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +117,9 @@ def test_no_collision_is_missed(tags: dict[str, list[str]]) -> None:
             for media_type in paths.KINDS:
                 files.update(path for path, _, _ in every(name, tag, digest, media_type))
         files.update(
-            path for path, kind, _ in every(name, "x", digest, sorted(paths.KINDS)[0]) if kind not in ("tags", "twins")
+            path
+            for path, kind, _ in every(name, "x", digest, sorted(paths.KINDS)[0])
+            if kind not in ("tags", "pointers", "twins")
         )
         files.update(paths.twin(name, digest, media_type) for media_type in paths.KINDS)
     assert (find_collision(tags) is not None) == collides(files)

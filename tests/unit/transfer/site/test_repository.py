@@ -274,7 +274,7 @@ async def test_a_manifest_comes_with_its_twin(keeps_headers: bool) -> None:
     await repository.put_manifest(manifest)
 
     assert await repository.has_manifest(manifest.digest)
-    twin = site.disk.files.get(f"v2/app/manifests/~/{manifest.digest}.oci-manifest")
+    twin = site.disk.files.get(f"v2/app/manifests/~/{manifest.digest}/{manifest.digest}.oci-manifest")
     assert (twin is None) == keeps_headers
     assert twin is None or twin.body == manifest.body
     with pytest.raises(Refused, match="bucketry publish"):
