@@ -375,3 +375,14 @@ def test_a_dry_run_leaves_a_bucket_empty(person: Person, seaweed: Seaweed, bucke
     assert any(line.startswith("  PUT") for line in lines)
     assert not any("Nobody but you" in line for line in lines)
     assert keys(seaweed, bucket) == set()
+
+
+def test_a_site_is_not_served_as_a_registry(tmp_path: Path) -> None:
+    person = Person.at(tmp_path / "person")
+    write_layout(person.work / "layout", make_image(1, (300,)), "v1")
+    assert person.types("publish", "oci:layout:v1", "--name", "app", "--to", tmp_path / "site").code == 0
+
+    done = person.types("serve", "--store", tmp_path / "site", "--listen", "127.0.0.1:0")
+
+    done.fails(1, "is a published site")
+    assert not (tmp_path / "site" / "bucketry.json").exists()

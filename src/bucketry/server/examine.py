@@ -11,9 +11,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from bucketry.server.config import Config
-from bucketry.store.contract import NotFound, ReadOnly, Store, StoreError
+from bucketry.store.contract import Corrupt, NotFound, ReadOnly, Store, StoreError
 
 _FORMAT_KEY = "bucketry.json"
+_SITE_KEY = "bucketry-site.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,16 @@ async def _probe(config: Config) -> Found:
     store = open_store(config.store.url, config.store.options())
     await store.start()
     try:
+        if not await _is_there(store, _FORMAT_KEY) and await _is_there(store, _SITE_KEY):
+            return Found(
+                f"{store.url} is a published site, which needs no registry to be pulled from: serve another bucket, "
+                "folder or prefix",
+                checked_put=False,
+            )
         try:
             report = await probe(store, ids=lambda: secrets.token_hex(8), quick=True)
         except ReadOnly as error:
-            if not await _holds_registry(store):
+            if not await _is_there(store, _FORMAT_KEY):
                 raise
             sys.stderr.write(f"bucketry: {error}\nbucketry: so this registry can be pulled from, and takes no pushes\n")
             return Found(None, checked_put=False)
@@ -58,9 +65,11 @@ async def _probe(config: Config) -> Found:
             await store.close()
 
 
-async def _holds_registry(store: Store) -> bool:
+async def _is_there(store: Store, key: str) -> bool:
     try:
-        await store.head(_FORMAT_KEY)
+        await store.head(key)
     except NotFound:
         return False
+    except Corrupt:
+        return True  # A plain file in a folder, which a site has.
     return True
