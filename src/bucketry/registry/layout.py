@@ -11,6 +11,8 @@ from bucketry.store.contract import BULK_PREFIX
 FORMAT_KEY = "bucketry.json"
 CATALOG_PREFIX = "catalog/"
 UPLOADS_PREFIX = "uploads/"
+ACCESS_KEYS_PREFIX = "access/keys/"
+ROBOTS_PREFIX = "access/robots/"
 
 
 def record(digest: Digest) -> str:
@@ -81,6 +83,16 @@ def adopted_tag(repository: str, name: str) -> str:
 
 def upload(session_id: str) -> str:
     return f"{UPLOADS_PREFIX}{session_id}"
+
+
+def access_key(kid: str) -> str:
+    """A key that signs the registry's own tokens (docs/rfcs/0006-access.md)."""
+    return f"{ACCESS_KEYS_PREFIX}{kid}"
+
+
+def robot(name: str) -> str:
+    """The record of a robot; its name has no ``/``."""
+    return f"{ROBOTS_PREFIX}{name}"
 
 
 # In a name "/" sorts between "." and "0". "." becomes ".-" and "/" becomes "..": no code is the beginning of another

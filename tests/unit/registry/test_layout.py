@@ -30,6 +30,8 @@ def keys_of(name: str, tag: str, digest: Digest, other: Digest) -> list[str]:
         layout.referrer(name, digest, other),
         layout.upload("00000000-0000-4000-8000-000000000000"),
         layout.catalog(name),
+        layout.access_key("020781"),
+        layout.robot("ci-main"),
     ]
 
 
@@ -44,6 +46,8 @@ def test_every_key_is_one_that_a_store_takes_and_none_is_another(
     for prefix in (
         layout.CATALOG_PREFIX,
         layout.UPLOADS_PREFIX,
+        layout.ACCESS_KEYS_PREFIX,
+        layout.ROBOTS_PREFIX,
         layout.tags(name),
         layout.tagged(name, digest),
         layout.referrers(name, digest, other.algorithm),
