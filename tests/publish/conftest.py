@@ -35,9 +35,10 @@ class Place:
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://{self.host}"
 
-    def tells_digest(self, reference: str) -> bool:
-        """Whether ``Docker-Content-Digest`` comes with a manifest that is asked for by this."""
-        return self.server in ("nginx", "caddy") and ":" in reference
+    @property
+    def tells_digests(self) -> bool:
+        """Whether ``Docker-Content-Digest`` comes with a manifest, by tag as by digest."""
+        return self.server in ("nginx", "caddy")
 
     @property
     def context(self) -> ssl.SSLContext | None:
