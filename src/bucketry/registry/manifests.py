@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from bucketry.oci import Digest, Manifest, parse_manifest
 from bucketry.oci.errors import (
+    Denied,
     DigestMismatch,
     ManifestBlobUnknown,
     ManifestTooLarge,
@@ -27,6 +28,7 @@ from bucketry.oci.errors import (
 )
 from bucketry.registry import layout
 from bucketry.registry.blobs import CHECKS_AT_ONCE, Blobs
+from bucketry.registry.guards import FREE, TagGuard
 from bucketry.registry.referrers import Referrers
 from bucketry.registry.settings import Clock, RegistrySettings
 from bucketry.registry.sharing import SharedReads
@@ -102,10 +104,12 @@ class Manifests:
         content_type: str | None,
         *,
         tags: Sequence[str] = (),
+        guard: TagGuard = FREE,
     ) -> Pushed:
         """Keeps a manifest under its digest, and under ``reference`` and ``tags`` where they are tags.
 
-        Raises `ManifestTooLarge`, `ManifestInvalid`, `DigestMismatch`, `ManifestBlobUnknown`.
+        Raises `ManifestTooLarge`, `ManifestInvalid`, `DigestMismatch`, `ManifestBlobUnknown`, and `Denied` for a tag
+        that the guard keeps where it is: nothing is tagged then, unless another push takes a tag at the same time.
         """
         if len(body) > self._settings.max_manifest:
             raise ManifestTooLarge(
@@ -124,24 +128,31 @@ class Manifests:
                 )
         else:
             tags = (reference, *tags)
+        names = tuple(dict.fromkeys(tags))
+        kept = [(name, why) for name in names if (why := guard.moves(name)) is not None]
+        await _each(lambda one: self._require_same(repository, *one, digest), kept)
         await self._require_children(repository, manifest)
         await self._list_repository(repository)
-        names = tuple(dict.fromkeys(tags))
         subject = None if manifest.subject is None else manifest.subject.parsed
         for _ in range(_TAG_ATTEMPTS):
-            await self._write(repository, digest, manifest, body, names)
+            await self._write(repository, digest, manifest, body, names, dict(kept))
             # Someone may have deleted the manifest before what belongs to it was there to be deleted with it.
             alone = not names and subject is None
             if alone or await self._exists(layout.manifest(repository, digest)):
                 return Pushed(digest, subject, names)
         raise Unavailable(f"manifest {digest} of {repository} is deleted again and again while it is pushed")
 
-    async def delete(self, repository: str, reference: Digest | str) -> None:
-        """A tag alone, or a manifest with every tag that points to it. Raises `ManifestUnknown`."""
+    async def delete(self, repository: str, reference: Digest | str, *, guard: TagGuard = FREE) -> None:
+        """A tag alone, or a manifest with every tag that points to it.
+
+        Raises `ManifestUnknown`, and `Denied` where a tag would go that the guard keeps: then no tag has gone, but for
+        those of a manifest that such a tag is put on at the same time.
+        """
         if not self._settings.delete:
             raise Unsupported("this registry does not delete: its owner set delete.enabled = false")
         if not isinstance(reference, Digest):
             await self._read(layout.tag(repository, reference), repository, reference)
+            _require_free(guard, reference)
             await self._store.delete(layout.tag(repository, reference))
             return
         key = layout.manifest(repository, reference)
@@ -150,31 +161,72 @@ class Manifests:
         except ManifestUnknown:
             await self._delete_left(repository, reference)  # By a delete that was interrupted.
             raise
+        if guard is not FREE:
+            async for page in self._markers(repository, reference):
+                names = map(_tag_of, page)
+                await _each(lambda name: self._require_deletable(repository, name, reference, guard), names)
         subject = parse_manifest(held.body, held.info.content_type).subject
         if subject is not None:
             await self._referrers.remove(repository, subject.parsed, reference)
         async for page in self._markers(repository, reference):
-            tags = [layout.tag(repository, _tag_of(marker)) for marker in page]
-            await _each(lambda tag: self._delete_tag(tag, reference), tags)
+            await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
         await self._store.delete(key)
         await self._delete_left(repository, reference)
         if subject is not None:
             await self._delete_left_referrer(repository, subject.parsed, reference)
 
     async def _write(
-        self, repository: str, digest: Digest, manifest: Manifest, body: bytes, tags: Sequence[str]
+        self,
+        repository: str,
+        digest: Digest,
+        manifest: Manifest,
+        body: bytes,
+        tags: Sequence[str],
+        kept: Mapping[str, str],
     ) -> None:
+        """``kept``: tags that are not moved, and why."""
         await self._store.put(layout.manifest(repository, digest), body, content_type=manifest.media_type)
         if manifest.subject is not None:
             await self._referrers.add(repository, manifest.subject.parsed, digest, manifest.referrer(digest, len(body)))
         for tag in tags:
             await self._store.put(layout.tagged(repository, digest) + tag, b"")
-            await self._store.put(
-                layout.tag(repository, tag),
-                body,
-                content_type=manifest.media_type,
-                metadata={DIGEST_METADATA: str(digest)},
-            )
+            await self._put_tag(repository, tag, digest, manifest.media_type, body, kept.get(tag))
+
+    async def _put_tag(
+        self, repository: str, tag: str, digest: Digest, media_type: str, body: bytes, why: str | None
+    ) -> None:
+        """``why``: the reason not to move it, if it points to another manifest."""
+        while True:
+            try:
+                await self._store.put(
+                    layout.tag(repository, tag),
+                    body,
+                    content_type=media_type,
+                    metadata={DIGEST_METADATA: str(digest)},
+                    condition=None if why is None else IF_ABSENT,
+                )
+            except PreconditionFailed:
+                if why is None:
+                    raise
+                if await self._require_same(repository, tag, why, digest):
+                    return
+            else:
+                return
+
+    async def _require_same(self, repository: str, tag: str, why: str, digest: Digest) -> bool:
+        """Whether a tag that must not be moved is there. Raises `Denied` where it points to another manifest."""
+        try:
+            held = await self._store.get(layout.tag(repository, tag))
+        except NotFound:
+            return False
+        if _tag_digest(held) != digest:
+            raise Denied(why, detail={"tag": tag})
+        return True
+
+    async def _require_deletable(self, repository: str, tag: str, digest: Digest, guard: TagGuard) -> None:
+        why = guard.deletes(tag)
+        if why is not None and await self._pointing(layout.tag(repository, tag), digest) is not None:
+            raise Denied(why, detail={"tag": tag})
 
     async def _markers(self, repository: str, digest: Digest) -> AsyncIterator[tuple[ListedObject, ...]]:
         """Those of the manifest's tags, page by page."""
@@ -188,9 +240,11 @@ class Manifests:
                 after = page.objects[-1].key
                 yield page.objects
 
-    async def _delete_tag(self, key: str, digest: Digest) -> None:
+    async def _delete_tag(self, repository: str, tag: str, digest: Digest, guard: TagGuard) -> None:
         """Deletes a tag, if it points to ``digest``: a marker alone proves nothing, as tags move."""
+        key = layout.tag(repository, tag)
         while (etag := await self._pointing(key, digest)) is not None:
+            _require_free(guard, tag)
             if await self._delete_unchanged(key, etag):
                 return
 
@@ -307,6 +361,12 @@ async def _each(work: Callable[[_A], Awaitable[_T]], items: Iterable[_A]) -> lis
 
 def _batches(digests: Sequence[Digest]) -> Iterator[Sequence[Digest]]:
     return (digests[at : at + _NAMED] for at in range(0, len(digests), _NAMED))
+
+
+def _require_free(guard: TagGuard, tag: str) -> None:
+    why = guard.deletes(tag)
+    if why is not None:
+        raise Denied(why, detail={"tag": tag})
 
 
 def _tag_of(marker: ListedObject) -> str:
