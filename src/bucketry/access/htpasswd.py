@@ -82,6 +82,10 @@ class Users:
     def __repr__(self) -> str:
         return f"Users({len(self)} names)"
 
+    def stored(self, name: str) -> str:
+        """The hash of a user's password, so that a changed one is told from the old; empty where there is no user."""
+        return self._hashes.get(name, "")
+
     def verify(self, name: str, password: str) -> bool:
         """Whether it is this user's password. Takes 20 to 1000 ms of CPU: call it in a thread.
 

@@ -109,22 +109,24 @@ def _nobody_knows(policy: Policy) -> Iterator[str]:
 
 def _covered(policy: Policy, rules: Sequence[Rule]) -> Iterator[str]:
     """Rules that add nothing to a single other one. Of two that say the same, the later one."""
+    by: dict[int, Rule] = {}
     pairs = alike = 0
-    known: set[int] = set()
-    for rule in rules:
+    for rule in reversed(rules):
         for other in rules:
-            if other is rule or other.number in known:
+            if other is rule or other.number in by:
                 continue
             pairs += 1
             if pairs > MAX_COMPARED or alike > _MAX_ALIKE:
-                return
+                break
             if not (_allows_as_much(other, rule) and _is_for_all(policy, other, rule) and _asks_no_more(other, rule)):
                 continue
             alike += 1
             if _is_everywhere(other, rule):
-                known.add(rule.number)
-                yield f"{rule.place} adds nothing: {other.place} allows all of it"
+                by[rule.number] = other
                 break
+    for rule in rules:
+        if rule.number in by:
+            yield f"{rule.place} adds nothing: {by[rule.number].place} allows all of it"
 
 
 def _allows_as_much(other: Rule, rule: Rule) -> bool:

@@ -44,7 +44,7 @@ _NAMES: Final[Mapping[Kind, tuple[re.Pattern[str], str]]] = {
     ),
     "oidc": (
         re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
-        "the name of an issuer: at most 64 letters, digits, . _ and -, such as github",
+        "at most 64 letters, digits, . _ and -, such as github",
     ),
     "certificate": (
         re.compile(rf"(?=.{{1,{MAX_NAME}}}\Z)(?:CN=|DNS:|URI:|EMAIL:)[!-)+-~](?:[ -)+-~]*[!-)+-~])?"),
