@@ -5,6 +5,7 @@ See ``docs/rfcs/0006-access.md``.
 
 from __future__ import annotations
 
+from bucketry.access.access_file import AccessFile
 from bucketry.access.actions import ALL_ACTIONS, Action
 from bucketry.access.errors import (
     AccessError,
@@ -16,7 +17,7 @@ from bucketry.access.errors import (
 )
 from bucketry.access.explain import near_misses
 from bucketry.access.htpasswd import Users, hash_password, htpasswd_line, parse_htpasswd
-from bucketry.access.policy_file import AccessFile, parse_access
+from bucketry.access.policy_file import parse_access
 from bucketry.access.principal import ANONYMOUS, Grant, Method, Principal, claims_of
 from bucketry.access.robots import RobotRecord, RobotToken, Standing, is_token, make_token, parse_token
 from bucketry.access.rules import OPEN, Decision, Immutable, Policy, Rule

@@ -9,23 +9,22 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from bucketry.access.access_file import AccessFile
 from bucketry.access.actions import Action
 from bucketry.access.errors import AccessFileInvalid, PrincipalInvalid
 from bucketry.access.patterns import TextGlob, repository_glob
 from bucketry.access.policy_warnings import warnings_of
-from bucketry.access.principal import PREFIXES, Method, Principal, check_name
+from bucketry.access.principal import PREFIXES, check_name
 from bucketry.access.rules import (
     ALL_REPOSITORIES,
     AUTHENTICATED,
     EVERYBODY,
     ClaimGlobs,
     Immutable,
-    Policy,
     Rule,
     place,
 )
@@ -70,59 +69,6 @@ _ALIASES: Final[Mapping[str, Action]] = {
     "*": Action.ADMIN,
 }
 _MEMBERS: Final = ("user", "robot", "cert")
-
-
-@dataclass(frozen=True)
-class AccessFile:
-    """What a file of rules says.
-
-    ``users``: path of the htpasswd file, as it is written. ``groups``: name to members, as principals are written.
-    ``certificates``: name of a certificate to the name of the user that it stands for. ``warnings``: a line each, with
-    the path and the place; nothing of them keeps the file from being used.
-    """
-
-    path: str
-    users: str | None = None
-    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    issuers: tuple[Issuer, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    immutables: tuple[Immutable, ...] = ()
-    token: TokenService | None = None
-    certificates: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def policy(self) -> Policy:
-        return Policy(self.rules, groups=self.groups, immutables=self.immutables)
-
-    @cached_property
-    def named(self) -> Mapping[str, str]:
-        """Every principal that a rule or a group names, as it is written there, and where it is named first."""
-        found: dict[str, str] = {}
-        for rule in self.rules:
-            for who in rule.who:
-                if not who.startswith("group:"):
-                    found.setdefault(who, rule.place)
-        for group, members in self.groups.items():
-            for member in sorted(members):
-                found.setdefault(member, f"the group {group}")
-        return found
-
-    def certificate(self, names: Sequence[str]) -> Principal | None:
-        """Whom a client certificate stands for: a user that `certificates` maps it to, or itself.
-
-        ``names``: all that it bears, as rules write them (``CN=…``, ``DNS:…``, ``URI:…``, ``EMAIL:…``). The first
-        that is mapped counts, else the first that a rule or a group names, else the first that is a name. None where
-        none is.
-        """
-        good = [name for name in map(_lower_host, names) if _is_certificate(name)]
-        for name in good:
-            if name in self.certificates:
-                return Principal("user", self.certificates[name], method=Method.CERTIFICATE)
-        known = [name for name in good if f"cert:{name}" in self.named]
-        for name in [*known, *good]:
-            return Principal("certificate", name, method=Method.CERTIFICATE)
-        return None
 
 
 def parse_access(text: str, *, path: str) -> AccessFile:
@@ -176,17 +122,7 @@ class _Reader:
         if self.problems:
             return access
         found = warnings_of(access.policy, access.issuers, users=access.users is not None or access.token is not None)
-        return AccessFile(
-            path=access.path,
-            users=access.users,
-            groups=access.groups,
-            issuers=access.issuers,
-            rules=access.rules,
-            immutables=access.immutables,
-            token=access.token,
-            certificates=access.certificates,
-            warnings=tuple(f"{self._path}: {warning}" for warning in found),
-        )
+        return replace(access, warnings=tuple(f"{self._path}: {warning}" for warning in found))
 
     # What holds for every kind of table.
 
@@ -468,18 +404,6 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, obj
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _lower_host(name: str) -> str:
-    return "DNS:" + name[4:].lower() if name.startswith("DNS:") else name
-
-
-def _is_certificate(name: str) -> bool:
-    try:
-        Principal("certificate", name)
-    except PrincipalInvalid:
-        return False
-    return True
 
 
 def _url_problem(text: str) -> str:
