@@ -31,7 +31,7 @@ class HttpsFetch:
     async def __call__(self, url: str, *, limit: int) -> bytes:
         """Raises `KeysUnavailable`."""
         try:
-            checked_url(url)
+            checked_url(url, query=True)
             trusted = await asyncio.to_thread(self._trusted)
             async with self._session(trusted) as session, session.get(url, allow_redirects=False) as response:
                 return await self._body(response, url, limit)

@@ -25,7 +25,12 @@ from bucketry.server.auth.errors import Reason, TokenRefused
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
-ALGORITHMS: Final = frozenset({"RS256", "ES256", "EdDSA"})
+_KINDS: Final[Mapping[str, type]] = {
+    "RS256": RSAPublicKey,
+    "ES256": EllipticCurvePublicKey,
+    "EdDSA": Ed25519PublicKey,
+}
+ALGORITHMS: Final = frozenset(_KINDS)
 
 MAX_TOKEN: Final = 16 * 1024
 """Characters of a token. Those of GitHub have 2,000, those of GitLab up to 4,000."""
@@ -45,11 +50,18 @@ _JWS: Final = jwt.PyJWS(algorithms=sorted(ALGORITHMS))
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
-    """A key and the one algorithm that it is used with. ``kid`` is empty where the key has none."""
+    """A key and the one algorithm that it is used with. ``kid`` is empty where the key has none.
+
+    Raises `ValueError` where the key is of another kind than the algorithm's.
+    """
 
     kid: str
     algorithm: str
     key: PublicKey = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, _KINDS[self.algorithm]):
+            raise ValueError(f"this is no key for {self.algorithm}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ MOST_RSA: Final = 8192
 MOST_EXPONENT: Final = 1 << 32
 
 _MEMBERS: Final = {"RS256": ("kty", "n", "e"), "ES256": ("kty", "crv", "x", "y"), "EdDSA": ("kty", "crv", "x")}
+_WRITTEN: Final = {"RS256": ("RS256",), "ES256": ("ES256",), "EdDSA": ("EdDSA", "Ed25519")}
+"""How an algorithm may be named in a key (RFC 9864 gives the last one its other name)."""
 _LONGEST_MEMBER: Final = MOST_RSA // 6 + 8
 
 KeySet: TypeAlias = Mapping[tuple[str, str], VerifyKey]
@@ -85,7 +87,7 @@ def _object(body: bytes, where: str) -> dict[str, Any]:
 def _key(entry: Mapping[str, Any]) -> VerifyKey | None:
     """None for a key of another kind or use, and for one that is none."""
     algorithm = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}.get(str(entry.get("kty")))
-    if algorithm is None or entry.get("alg", algorithm) not in (algorithm, "Ed25519" if algorithm == "EdDSA" else None):
+    if algorithm is None or entry.get("alg", algorithm) not in _WRITTEN[algorithm]:
         return None
     operations = entry.get("key_ops", ["verify"])
     if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
@@ -156,14 +158,16 @@ class IssuerKeys:
         if not isinstance(keys, str):
             raise KeysUnavailable(f"{where} has no jwks_uri")
         try:
-            keys = checked_url(keys)
+            keys = checked_url(keys, query=True)
         except ValueError as error:
             raise KeysUnavailable(f"{where}: its jwks_uri is not taken: {error}") from None
         return parse_key_set(await self._fetch(keys, limit=MAX_DOCUMENT), keys)
 
 
-def checked_url(url: str) -> str:
-    """``url``, where it is an https URL without credentials, query and fragment. Raises `ValueError`.
+def checked_url(url: str, *, query: bool = False) -> str:
+    """``url``, where it is an https URL without credentials and fragment, and without a query if ``query`` is not set.
+
+    Raises `ValueError`.
 
     Any host is taken, private addresses too: an issuer is pinned by the owner, and that of a Kubernetes cluster is on
     the owner's own network. So its discovery document is trusted to name a host, too.
@@ -173,7 +177,7 @@ def checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
         raise ValueError("it must begin with https://")
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if "@" in parts.netloc or "#" in url or ("?" in url and not query):
         raise ValueError("it must have no credentials, no query and no fragment")
     try:
         parts.port  # noqa: B018 (reading it is the check)

@@ -110,7 +110,8 @@ def test_as_many_keys_as_are_allowed_are_taken_with_certificates_beside() -> Non
     "url",
     [
         "http://issuer.example.com", "file:///etc/passwd", "https://", "https:///path", "//host", "issuer.example.com",
-        "https://user:pass@host", "https://host?x", "https://host#x", "https://host:port", "https://hóst",
+        "https://user:pass@host", "https://host?x", "https://host#x", "https://host?", "https://host#",
+        "https://host:port", "https://hóst",
         "https://host/a b", "https://host/\n", "ftp://host", "", "https://" + "a" * 3000,
     ],
 )  # fmt: skip
@@ -143,6 +144,12 @@ def discovery(**changes: object) -> dict[str, object]:
     return {"issuer": ISSUER, "jwks_uri": "https://keys.example.com/jwks", "more": 1} | changes
 
 
+async def test_an_issuers_keys_may_be_at_a_url_with_a_query() -> None:
+    web = Web(**{"openid-configuration": discovery(jwks_uri="https://a/keys?p=x"), "keys?p=x": key_set(GOOD)})
+
+    assert set(await IssuerKeys(ISSUER, web).load()) == {("good", "RS256")}
+
+
 async def test_an_issuer_names_its_keys() -> None:
     web = Web(**{"openid-configuration": discovery(), "jwks": key_set(GOOD)})
 
@@ -162,6 +169,7 @@ async def test_an_issuer_names_its_keys() -> None:
         (discovery(jwks_uri="http://keys.example.com/jwks"), "must begin with https"),
         (discovery(jwks_uri="file:///etc/jwks"), "must begin with https"),
         (discovery(jwks_uri="https://user@host/jwks"), "no credentials"),
+        (discovery(jwks_uri="https://host/jwks#x"), "no fragment"),
         (b"[]", "no JSON object"),
         (b"{" * 500, "nests too much"),
     ],
