@@ -72,7 +72,10 @@ class Passwords:
         return await asyncio.shield(asked)
 
     def is_no_guess(self, name: str, password: str, *, stored: str) -> bool:
-        """Whether this very question was answered with yes a while ago, or is being answered: nothing is tried out."""
+        """Whether this very question was answered with yes a while ago, or is being answered: nothing is tried out.
+
+        It is as good as the answer, so only for whom passwords may be looked at: `FailedLogins.attempt` is told it.
+        """
         question = self._question(name, stored, password)
         found = self._right.get(question)
         return question in self._asked or (found is not None and self._monotonic() - found < self._remember)

@@ -41,19 +41,21 @@ def network_of(address: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A login that was let try."""
+    """A login that was let try. ``known``: the name has logged in from there before."""
 
     address: str
     name: str
     known: bool
+    charged: bool = True
 
 
 class FailedLogins:
     """Throttles failed logins by address and by name.
 
-    From an address that a name has logged in from, only that pair counts, not the name: else anybody could keep
-    anybody out by failing in their name. The address counts always, and a success gives back no more than itself: else
-    who has one good password could guess others without end.
+    From an address that a name has logged in from, only what failed in that name from there keeps it waiting: else
+    anybody could keep anybody out by failing in their name, or from behind the same address. All failures count for
+    the address, and a success gives back no more than itself: else who has one good password could guess others
+    without end.
     """
 
     def __init__(
@@ -70,17 +72,21 @@ class FailedLogins:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._most = most
 
-    def attempt(self, address: str, name: str) -> Attempt:
-        """Charges a login. Raises `TooManyAttempts`, before any password was looked at."""
+    def attempt(self, address: str, name: str, *, guess: bool = True) -> Attempt:
+        """Charges a login. Raises `TooManyAttempts`, before any password was looked at.
+
+        ``guess`` is false for what is known to be right, or is being looked at already: it is not charged, but waits
+        like any other. If it did not, whoever is to wait could tell a right password from wrong ones by being let in.
+        """
         network = network_of(address)
-        pair = _pair(network, name)
-        attempt = Attempt(network, name, pair in self._known)
+        attempt = Attempt(network, name, _pair(network, name) in self._known, guess)
         bucket, key = self._bucket(attempt)
-        wait = max(self._addresses.wait(network), bucket.wait(key))
+        wait = bucket.wait(key) if attempt.known else max(self._addresses.wait(network), bucket.wait(key))
         if wait > 0:
             raise TooManyAttempts(f"too many failed logins: wait {wait:.0f} seconds, then try again", retry_after=wait)
-        self._addresses.take(network)
-        bucket.take(key)
+        if guess:
+            self._addresses.take(network)
+            bucket.take(key)
         return attempt
 
     def succeeded(self, attempt: Attempt) -> None:
@@ -98,6 +104,8 @@ class FailedLogins:
         self._refund(attempt)
 
     def _refund(self, attempt: Attempt) -> None:
+        if not attempt.charged:
+            return
         bucket, key = self._bucket(attempt)
         bucket.give(key)
         self._addresses.give(attempt.address)

@@ -160,6 +160,26 @@ async def test_one_that_goes_away_does_not_take_the_answer_from_others(passwords
     assert slow.calls == 1
 
 
+async def test_what_was_right_or_is_being_looked_at_is_no_guess(
+    passwords: Passwords, slow: Hash, clock: FakeClock
+) -> None:
+    def no_guess(password: str = "right", stored: str = "$2y$a") -> bool:
+        return passwords.is_no_guess("alice", password, stored=stored)
+
+    slow.open.clear()
+    assert not no_guess()
+    asked = asyncio.create_task(check(passwords, slow))
+    await asyncio.sleep(0.02)
+    assert no_guess()
+    assert not no_guess("wrong")
+    slow.open.set()
+    await asked
+    assert no_guess()
+    assert not no_guess(stored="$2y$b")
+    clock.advance(RELOAD)
+    assert not no_guess()
+
+
 @pytest.mark.parametrize(("name", "password"), [("alice", "x" * (MAX_PASSWORD + 1)), ("a" * (MAX_NAME + 1), "right")])
 async def test_what_is_too_long_is_wrong_without_a_look(
     passwords: Passwords, slow: Hash, name: str, password: str

@@ -106,6 +106,32 @@ def test_where_a_name_is_known_its_failures_are_throttled_too(logins: FailedLogi
     assert tries(logins, HERE, "alice") == 5
 
 
+def test_nobody_who_is_known_is_kept_out_by_others_behind_the_same_address(logins: FailedLogins) -> None:
+    logins.succeeded(logins.attempt(HERE, "alice"))
+    assert sum(tries(logins, HERE, f"user{number}", 1) for number in range(50)) == 10
+
+    logins.succeeded(logins.attempt(HERE, "alice"))
+    assert tries(logins, HERE, "alice") == 5
+    assert tries(logins, HERE, "bob") == 0
+
+
+def test_what_is_no_guess_is_not_charged_but_waits_like_any_other(logins: FailedLogins) -> None:
+    for _ in range(100):
+        logins.attempt(HERE, "alice", guess=False)
+    assert tries(logins, HERE, "alice") == 5
+
+    with pytest.raises(TooManyAttempts):
+        logins.attempt(HERE, "alice", guess=False)
+
+
+def test_what_was_not_charged_is_not_given_back(logins: FailedLogins) -> None:
+    tries(logins, HERE, "alice", 4)
+    for _ in range(3):
+        logins.undecided(logins.attempt(HERE, "alice", guess=False))
+
+    assert tries(logins, HERE, "alice") == 1
+
+
 def test_a_success_forgets_the_failures_of_that_name_there(logins: FailedLogins, clock: FakeClock) -> None:
     logins.succeeded(logins.attempt(HERE, "alice"))
     for _ in range(2):

@@ -387,12 +387,17 @@ async def test_a_refused_token_costs_no_look_into_the_store(store: MemoryStore, 
 
 async def test_a_remembered_token_expires_like_any_other(replica: Replica, clock: FakeClock) -> None:
     issued = await replica.tokens.issue(ALICE, PULL)
+    assert await replica.tokens.remembered(issued.token) is None
     first = await replica.tokens.verify(issued.token)
+    assert await replica.tokens.remembered(issued.token) is first
+    assert await replica.tokens.remembered(issued.token + "=") is None
+    assert await replica.tokens.remembered("é") is None
     clock.advance(LIFE - 1)
     assert await replica.tokens.verify(issued.token) is first
 
     clock.advance(1)
 
+    assert await replica.tokens.remembered(issued.token) is None
     assert await refused(replica, issued.token) is Reason.EXPIRED
 
 
