@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from bucketry.oci import Descriptor, Digest, parse_repository, parse_tag
+from bucketry.oci import Descriptor, Digest, media_types, parse_repository, parse_tag
 from bucketry.oci.errors import OCIError
 from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed
 from bucketry.store.site import SiteStore
@@ -29,7 +29,10 @@ from bucketry.transfer.site import paths
 FORMAT: Final = 1
 
 LIMIT: Final = 64 * 1024 * 1024
-"""Bytes of the file, which is read whole: some 100,000 tags."""
+"""Bytes of the file, which is read and written whole: some 100,000 tags."""
+
+_LATEST: Final = 253_402_300_799
+"""POSIX seconds: the end of the year 9999, after which no date can be shown."""
 
 
 class PlatformSize(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -159,9 +162,16 @@ class StateFile:
                 raise Overtaken from error
 
     async def _put(self, state: State, etag: str | None) -> str:
+        body = encode(state)
+        if len(body) > LIMIT:
+            # Nobody could read it again.
+            raise Refused(
+                f"{self._site.url}: {paths.STATE} would have {len(body):,} bytes, and the most is {LIMIT:,}: "
+                "publish fewer images there, or to several sites"
+            )
         return await self._site.put(
             paths.STATE,
-            encode(state),
+            body,
             served=paths.changing(paths.JSON),
             condition=IF_ABSENT if etag is None else IfMatch(etag),
         )
@@ -185,13 +195,13 @@ def decode(body: bytes, what: str) -> State:
             raise Refused(f"{what} has format {known}, and this bucketry knows {FORMAT}: use a newer bucketry")
         state = msgspec.json.decode(body, type=State)
         _check(state)
-    except (msgspec.MsgspecError, ValueError, OCIError) as error:
+    except (msgspec.MsgspecError, ValueError, OCIError, RecursionError) as error:
         raise Refused(f"{what} is not what bucketry wrote ({error}): put it back, or publish elsewhere") from error
     return state
 
 
 def _check(state: State) -> None:
-    """That every name in it may be made a path: what is there was public, and is acted on."""
+    """That every name in it may be made a path, and all that is told of images can be: it is acted on, and shown."""
     if state.format < 1:
         raise ValueError(f"format {state.format}")
     for name, repository in state.repositories.items():
@@ -201,6 +211,11 @@ def _check(state: State) -> None:
         entries: Mapping[str, Entry] = {**repository.tags, **repository.digests}
         for digest in (*(entry.digest for entry in entries.values()), *repository.digests, *repository.referrers):
             Digest.parse(digest)
+        for entry in entries.values():
+            if not media_types.may_be_manifest(media_types.essence(entry.media_type)):
+                raise ValueError(f"{entry.media_type[:100]!r} is no media type of a manifest")
+            if not 0 <= entry.updated <= _LATEST:
+                raise ValueError(f"{entry.updated} is no time of a change")
     for pending in state.pending:
         name, _, tag = pending.rpartition(":")
         parse_repository(name)

@@ -15,6 +15,7 @@ from tests.unit.transfer.fakes import descriptor
 
 from bucketry.oci import Digest
 from bucketry.transfer.errors import Refused
+from bucketry.transfer.site import state as state_module
 from bucketry.transfer.site.state import Entry, Overtaken, PlatformSize, Repository, State, StateFile, decode, encode
 
 DIGEST = str(Digest.of(b"manifest"))
@@ -87,18 +88,37 @@ def test_a_newer_format_is_refused() -> None:
         {"pending": {"v1": 1.0}},
         {"pending": {"app:../v1": 1.0}},
         {"format": 0},
+        {"repositories": {"app": Repository({"v1": msgspec.structs.replace(ENTRY, media_type="text/html\r\nX: y")})}},
+        {"repositories": {"app": Repository({"v1": msgspec.structs.replace(ENTRY, updated=1e300)})}},
+        {"repositories": {"app": Repository({"v1": msgspec.structs.replace(ENTRY, updated=-1.0)})}},
     ],
     ids=str,
 )
-def test_names_that_would_be_acted_on_are_checked(change: dict[str, object]) -> None:
+def test_what_would_be_acted_on_and_shown_is_checked(change: dict[str, object]) -> None:
     with pytest.raises(Refused, match="not what bucketry wrote"):
         decode(encode(msgspec.structs.replace(FULL, **change)), "state")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"format":1}', b'{"format":"1"}', b"\xff"])
+DEEP = b'{"format":1,"created":1,"nonce":"n","more":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"format":1}', b'{"format":"1"}', b"\xff", DEEP])
 def test_what_is_no_state_is_refused(body: bytes) -> None:
     with pytest.raises(Refused, match="not what bucketry wrote"):
         decode(body, "state")
+
+
+async def test_what_nobody_could_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = MemorySite()
+    file = StateFile(site, ids=ids())
+    held = await file.create(1.0)
+    monkeypatch.setattr(state_module, "LIMIT", 2000)
+    many = Repository({f"v{number}": ENTRY for number in range(20)})
+    with pytest.raises(Refused, match="the most is 2,000"):
+        await file.swap(held, msgspec.structs.replace(held.state, repositories={"app": many}))
+    found = await file.read()
+    assert found is not None
+    assert found.state == held.state
 
 
 async def test_of_many_changes_none_is_lost() -> None:
