@@ -88,7 +88,12 @@ class SiteRepository:
         if Digest.of(found.body, digest.algorithm) != digest:
             raise SourceDamaged(f"{self._name} is damaged: manifest {digest} has other bytes than that")
         media_type = entry.media_type if entry else await self._media_type(found, digest)
-        return RawManifest(found.body, media_type, digest)
+        manifest = RawManifest(found.body, media_type, digest)
+        try:
+            _ = manifest.parsed
+        except OCIError as error:
+            raise SourceDamaged(f"{self._name} is damaged: manifest {digest}: {error.message}") from error
+        return manifest
 
     async def _by_file(self, tag: str) -> RawManifest:
         found = await self._content(paths.manifest(self._repository, tag), f"{self._repository}:{tag}")

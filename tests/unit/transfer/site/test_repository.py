@@ -128,6 +128,11 @@ async def test_damage_is_noticed(tmp_path: Path) -> None:
     def overwrite(path: str, body: bytes) -> None:
         world.disk.set(path, body, Served())
 
+    state = world.files()["bucketry-site.json"]
+    overwrite("bucketry-site.json", state.replace(b"image.manifest.v1", b"image.index.v1"))
+    with pytest.raises(SourceDamaged, match=r"is damaged: manifest .* the Content-Type is"):
+        await repository.manifest("latest")
+    overwrite("bucketry-site.json", state)
     overwrite(f"v2/app/manifests/{digest}", b"{}")
     with pytest.raises(SourceDamaged, match="other bytes"):
         await repository.manifest("latest")
