@@ -165,13 +165,26 @@ async def test_what_others_put_there_is_listed_and_left(site: FolderSite, root: 
     (root / "loop").symlink_to(root)
     os.mkfifo(root / "pipe")
     (root / "empty").mkdir()
-    found = {file.path: file.size async for file in site.list("")}
+    listed = [file async for file in site.list("")]
+    found = {file.path: file.size for file in listed if file.etag}
     assert found == {"v2/a/x": 1, "v2/a/My Photo.jpg": 2, ".htaccess": 3, "linked": 3}
+    assert {file.path: file.size for file in listed if not file.etag} == {"dangling": 0, "loop": 0, "pipe": 0}
     await site.delete_many(["v2/a/x"])
     assert (root / "v2/a/My Photo.jpg").exists()
     for path in ("pipe", "dangling", "empty"):
         with pytest.raises(NotFound):
             await site.get(path)
+
+
+@pytest.mark.parametrize("target", ["/etc", "nowhere/else", "../../outside"])
+async def test_links_that_others_put_there_are_said_and_stay(site: FolderSite, root: Path, target: str) -> None:
+    await site.put("v2/a/x", b"1", served=BLOB)
+    (root / "v2/a/link").symlink_to(target)
+    with pytest.raises(PathTaken, match=r"v2/a/link is a symbolic link to elsewhere.*remove it"):
+        await site.point("v2/a/link", "x", current=None)
+    with pytest.raises(PathTaken, match="v2/a/link"):
+        await site.put("v2/a/link", b"2", served=BLOB, condition=IF_ABSENT)
+    assert os.readlink(root / "v2/a/link") == target
 
 
 async def test_empty_folders_go_up_to_the_root(site: FolderSite, root: Path) -> None:

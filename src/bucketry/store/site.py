@@ -10,7 +10,8 @@ with. It knows no OCI. What every backend promises:
 - **Conditions** as in the store's contract, where ``conditional`` is true; else they are checked before the write,
   which another writer may overtake.
 - **Listing** gives each file whose path begins with a prefix, once, in the backend's order: also what somebody else
-  put there, under names that may be no paths (`is_path`). Such can be seen, and nothing else.
+  put there, under names that may be no paths (`is_path`), or that is no file (a pipe, a link to elsewhere), then with
+  an empty etag. Such can be seen, and nothing else.
 
 All raise `bucketry.store.contract.StoreError`, and `ValueError` for a path that cannot be.
 """

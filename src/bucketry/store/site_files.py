@@ -103,7 +103,10 @@ class SiteFiles(Folder):
                 raise
 
     def files(self, prefix: str) -> Generator[SiteFile, None, None]:
-        """Folders behind symbolic links are not looked into; a link to one beside it is told as such."""
+        """Folders behind symbolic links are not looked into; a link to one beside it is told as such.
+
+        What is neither a file nor a folder is told without an etag: it cannot be read, but it is there.
+        """
         pending = [prefix]
         while pending:
             folder = pending.pop()
@@ -128,9 +131,11 @@ class SiteFiles(Folder):
                     try:
                         info = bulk_info(path, entry.stat())
                     except OSError as error:
-                        # Removed meanwhile, or nothing that a web server would serve.
                         if error.errno not in (*NO_FILE, errno.ELOOP):
                             raise
+                        # A file was removed meanwhile.
+                        if not entry.is_file(follow_symlinks=False):
+                            yield SiteFile(path, 0, "")
                         continue
                     yield SiteFile(path, info.size, info.etag)
 
@@ -300,7 +305,16 @@ class SiteFiles(Folder):
         # Without a header, as a store keeps its bulk objects.
         return super()._write_temporary(f"{BULK_PREFIX}{key}", body, content_type, metadata)
 
+    def _exists(self, key: str, path: str) -> StoreError:
+        if os.path.islink(path) and not os.path.isfile(path):
+            return self._conflict(key)
+        return super()._exists(key, path)
+
     def _conflict(self, key: str) -> PathTaken:
+        if os.path.islink(self.path(key)):
+            return PathTaken(
+                f"{self._name(key)} is a symbolic link to elsewhere, which bucketry did not make: remove it"
+            )
         return PathTaken(f"{self._name(key)}: one path cannot be a file and a folder at once")
 
     def _is_for_readers(self, status: os.stat_result) -> bool:

@@ -47,7 +47,8 @@ class SiteFiles:
         with translated():
             async for file in self.site.list(prefix):
                 self.sizes[file.path] = file.size
-                self._etags[file.path] = file.etag
+                if file.etag:
+                    self._etags[file.path] = file.etag
 
     def doubt(self) -> None:
         """Somebody else writes here, too: what is compared from now on is what is there then."""
