@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.store.site_suite import BLOB, paths_of
 
-from bucketry.store.contract import MAX_PARTS, InvalidPart, NotFound
+from bucketry.store.contract import MAX_PARTS, InvalidPart, NotFound, StoreError
 from bucketry.store.site import PathTaken, check_path, check_prefix, is_path
 from bucketry.store.site_folder import FolderSite
 from bucketry.store.site_parts import MAX_PART, Cut, cut
@@ -131,19 +131,24 @@ def test_a_folder_is_a_map_of_paths_to_files(steps: list[tuple[str, str, bytes]]
 
 
 @given(
-    st.integers(0, 2**46),
+    st.integers(0, MAX_PARTS * MAX_PART),
     st.none() | st.integers(1, 2**34),
     st.sampled_from([1, 5 * 1024**2, 8 * 1024**2]),
 )
 def test_every_file_is_cut_into_parts_that_are_not_too_many(size: int, wish: int | None, least: int) -> None:
     parts = cut(size, wish, least=least)
     assert 1 <= parts.count <= MAX_PARTS
-    assert least <= parts.part_size
-    assert parts.part_size <= max(MAX_PART, size // MAX_PARTS + 1024**2)
+    assert least <= parts.part_size <= MAX_PART
     assert (parts.count - 1) * parts.part_size + parts.length(parts.count) == size
     assert size == 0 or 0 < parts.length(parts.count) <= parts.length(1)
     if wish is not None and least <= wish <= MAX_PART and wish * MAX_PARTS >= size:
         assert parts.part_size == wish
+
+
+def test_what_no_parts_can_hold_is_refused() -> None:
+    assert cut(MAX_PART * MAX_PARTS, None, least=1).part_size == MAX_PART
+    with pytest.raises(StoreError, match="larger than 10,000 parts"):
+        cut(MAX_PART * MAX_PARTS + 1, None, least=1)
 
 
 def test_parts_that_are_missing_are_counted() -> None:

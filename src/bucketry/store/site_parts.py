@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from bucketry.store.contract import MAX_PARTS, Buffer, InvalidPart
+from bucketry.store.contract import MAX_PARTS, Buffer, InvalidPart, StoreError
 
 DEFAULT_PART: Final = 8 * 1024 * 1024
 """Bytes."""
@@ -48,10 +48,15 @@ class Cut:
 
 
 def cut(size: int, wish: int | None, *, least: int, most: int = MAX_PART) -> Cut:
-    """Parts of ``wish`` bytes, or as near to it as ``least``, ``most`` and `MAX_PARTS` allow."""
+    """Parts of ``wish`` bytes, or as near to it as ``least``, ``most`` and `MAX_PARTS` allow.
+
+    Raises `StoreError` for what no parts can hold.
+    """
     if size < 0:
         raise ValueError(f"no file has {size} bytes")
+    if size > most * MAX_PARTS:
+        raise StoreError(f"a file of {size:,} bytes is larger than {MAX_PARTS:,} parts of {most:,} can be")
     part_size = min(max(wish or DEFAULT_PART, least), most)
     if part_size * MAX_PARTS < size:
-        part_size = (size // MAX_PARTS // _STEP + 1) * _STEP
+        part_size = min((size // MAX_PARTS // _STEP + 1) * _STEP, most)
     return Cut(size, part_size)

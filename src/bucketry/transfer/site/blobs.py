@@ -200,7 +200,8 @@ class MovingBlobs:
             return
         wish = self._work.settings.part(blob.size)
         least = DEFAULT_PART if self._site.keeps_headers else 1
-        part = None if blob.size <= wish else cut(blob.size, wish, least=least).part_size
+        with translated():
+            part = None if blob.size <= wish else cut(blob.size, wish, least=least).part_size
         noted = blob.parsed.algorithm == "sha256" and hashing.resumable() and blob.size > SEGMENT
         if noted:
             path, size = paths.checkpoints(name, blob.parsed), checkpoints_size(blob.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,9 @@ from bucketry.transfer.work import Work
 
 _CONFIG = 4 * 1024 * 1024
 """Bytes of a config that is read for what it runs on."""
+
+_PLATFORM = re.compile(r"[\w.+/-]{1,200}", re.ASCII)
+"""Whoever made an image says what it runs on, and people read it on the page."""
 
 _IMAGES_AT_ONCE = 8
 """That are read; each may ask for several things at once."""
@@ -186,7 +190,8 @@ async def _of_config(work: Work, wanted: Wanted, manifest: RawManifest) -> str:
 
 
 def _text(platform: Platform | None) -> str:
-    """Empty for what runs nowhere, such as attestations."""
+    """Empty for what runs nowhere, such as attestations, and for what is no name of a platform."""
     if platform is None or "unknown" in (platform.os, platform.architecture) or not platform.os:
         return ""
-    return "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
+    text = "/".join(part for part in (platform.os, platform.architecture, platform.variant) if part)
+    return text if _PLATFORM.fullmatch(text) else ""

@@ -14,7 +14,9 @@ from tests.unit.transfer.fakes import (
     MemorySource,
     checkpoints_of,
     descriptor,
+    entry,
     index,
+    raw,
     settings,
     some_bytes,
 )
@@ -23,7 +25,7 @@ from tests.unit.transfer.site.worlds import World, cosign_tag, docker_image, eve
 from bucketry.hashing import SEGMENT, Checkpoints
 from bucketry.oci import media_types
 from bucketry.transfer.bucket import BucketRepository
-from bucketry.transfer.errors import SourceDamaged
+from bucketry.transfer.errors import SourceDamaged, TransferError
 from bucketry.transfer.events import Began, Ended, Note, Skipped
 from bucketry.transfer.push import push
 
@@ -243,6 +245,26 @@ async def test_the_state_tells_what_a_page_needs(world: World) -> None:
     world.now += 1000
     await world.publish((all_of_it.source, "app", "latest"))
     assert world.state().repositories["app"].tags["latest"] == entry
+
+
+@pytest.mark.parametrize("system", ["<b>linux", "lin\0ux", "\u202exunil", "x" * 300])
+async def test_what_is_no_platform_is_told_to_nobody(world: World, system: str) -> None:
+    await world.publish((MemorySource(image(1, system=system)), "app", "latest"))
+    assert world.state().repositories["app"].tags["latest"].platforms == ()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_layer_that_no_bucket_could_take_is_refused(world: World, dry_run: bool) -> None:
+    """Its size is only what the manifest says: no memory is taken for it."""
+    layer = descriptor(b"x")
+    huge = {"mediaType": layer.media_type, "digest": layer.digest, "size": 10**15}
+    config = descriptor(b"{}", media_types.OCI_CONFIG)
+    document = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": entry(config), "layers": [huge]}
+    source = MemorySource()
+    source.add(raw(document), tag="latest", blobs={config.digest: b"{}", layer.digest: b"x"})
+    with pytest.raises(TransferError, match="10,?000 parts"):
+        await world.publish((source, "app", "latest"), dry_run=dry_run)
+    assert world.found == []
 
 
 async def test_a_layer_in_parts_comes_with_its_checkpoints(world: World) -> None:
