@@ -99,13 +99,14 @@ class Leaving:
         return await self._work.patiently(paths.STATE, lambda: self._state.change(held, apply))
 
     def noted(self, state: State, needed: Collection[str], now: float) -> dict[str, float]:
-        """The paths of digests that are there and nobody needs, since when."""
+        """The paths of digests that are there and nobody needs, since when: not since what is yet to come, as a clock
+        that went wrong may have said."""
         leaving: dict[str, float] = {}
         for path in self._files.sizes:
             if path not in needed and len(leaving) < MOST_LEAVING:
                 found = paths.parse(path)
                 if found is not None and found.by_digest:
-                    leaving[path] = state.leaving.get(path, now)
+                    leaving[path] = min(state.leaving.get(path, now), now)
         return leaving
 
     def at_once(self, state: State) -> Iterable[str]:

@@ -90,6 +90,21 @@ async def test_without_grace_all_goes_at_once(tmp_path: Path, keeps_headers: boo
     assert lists[-1] < deleted[-1]
 
 
+async def test_what_left_by_a_clock_that_ran_ahead_leaves_all_the_same(tmp_path: Path) -> None:
+    world, old, new = World(tmp_path), MemorySource(image(1)), MemorySource(image(2))
+    await world.publish((old, "app", "latest"))
+    right, world.now = world.now, world.now + 1e9
+    await world.publish((new, "app", "latest"), prune=True)
+    world.now = right
+    await world.publish((new, "app", "latest"), prune=True)
+    assert set(world.state().leaving.values()) == {right}
+
+    world.now += HOUR
+    await world.publish((new, "app", "latest"), prune=True)
+
+    assert set(world.files()) == await fresh(tmp_path, new, "app")
+
+
 async def test_what_is_published_again_stays(tmp_path: Path) -> None:
     world, old, new = World(tmp_path), MemorySource(image(1)), MemorySource(image(2))
     await world.publish((old, "app", "latest"))
