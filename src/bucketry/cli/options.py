@@ -57,8 +57,22 @@ class ServerOptions:
         None
     )
 
+    access: Annotated[
+        str | None,
+        Parameter(metavar="FILE", help="Rules: who may do what. Default: none, and only this machine is listened to."),
+    ] = None
+    insecure_open: Annotated[
+        bool, Parameter(negative=(), help="Without rules, listen on other addresses all the same.")
+    ] = False
+
     def flags(self) -> dict[str, str | int | None]:
-        return {"--store": self.store, "--listen": self.listen, "--workers": self.workers}
+        return {
+            "--store": self.store,
+            "--listen": self.listen,
+            "--workers": self.workers,
+            "--access": self.access,
+            "--insecure-open": "true" if self.insecure_open else None,
+        }
 
 
 def load_config(config: ConfigOptions, flags: Mapping[str, str | int | None]) -> Loaded:

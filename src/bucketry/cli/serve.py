@@ -17,7 +17,7 @@ and, in another shell:
 
 On a bucket of AWS, with the usual AWS credentials:
 
-    bucketry serve --store s3://my-bucket/registry --listen 0.0.0.0:5000
+    bucketry serve --store s3://my-bucket --listen 0.0.0.0:5000 --access my.toml
 
 On another S3 service:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import random
 import re
 import time
@@ -17,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from bucketry.oci.errors import OCIError
+from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAttempts
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
 from bucketry.server.call import Call
 from bucketry.server.config import Config
@@ -25,9 +27,10 @@ from bucketry.server.handlers import Handlers
 from bucketry.server.lifetime import Lifetime
 from bucketry.server.log import AccessLog
 from bucketry.server.metrics import Metrics
-from bucketry.server.routes import Route, Target, resolve
+from bucketry.server.routes import TOKEN_PATH, Route, Target, resolve
 from bucketry.store.contract import StoreError, Unavailable
 
+_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}", re.ASCII)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -136,6 +139,14 @@ class App:
             return error_response(431, "UNSUPPORTED", f"the request's head has more than {most} bytes")
         if path != "/v2" and not path.startswith("/v2/"):
             answer.route = "other"
+            door = self._lifetime.door
+            if door is not None and path == TOKEN_PATH and door.issues_tokens:
+                if method not in ("GET", "POST"):
+                    return _not_allowed(method, ("GET", "POST"))
+                # Here, so that a server without rules loads nothing of it.
+                from bucketry.server.auth.token_service import answer as token_answer
+
+                return await token_answer(door, request, body, address=client or "")
             return await self._other(path, method)
         target = resolve(path)
         answer.route = target.route.value
@@ -153,7 +164,13 @@ class App:
             if not methods:
                 return error_response(404, "UNSUPPORTED", "this registry does not offer that")
             return _not_allowed(request.method, methods)
-        call = Call(request, target, body, client, principal="")
+        visitor = None
+        door = self._lifetime.door
+        if door is not None:
+            authorization = request.headers.get("authorization")
+            visitor = await door.enter(authorization, address=client or "", origin=self._origin(request))
+            visitor.require(target, request.method)
+        call = Call(request, target, body, client, visitor)
         if target.route not in _UPLOADS or request.method not in ("PATCH", "PUT", "POST"):
             return await handler(call)
         self._metrics.uploads_in_flight.inc()
@@ -180,7 +197,16 @@ class App:
     def _failed(self, error: Exception, request_id: str, route: str) -> tuple[Response, str]:
         """The answer to an error, and what the log says of it."""
         if isinstance(error, OCIError):
-            return oci_error_response(error), error.message
+            response = oci_error_response(error)
+            if isinstance(error, Challenged):
+                response.headers["www-authenticate"] = error.challenge
+            elif isinstance(error, TooManyAttempts):
+                response.headers["retry-after"] = str(math.ceil(error.retry_after))
+            return response, error.message
+        if isinstance(error, IssuerUnavailable):
+            response = error_response(503, "UNAVAILABLE", f"{error}: try again")
+            response.headers["retry-after"] = str(math.ceil(error.retry_after))
+            return response, str(error)
         if isinstance(error, StoreError):
             return store_error_response(error), str(error)
         if isinstance(error, ClientSilent):
@@ -205,6 +231,18 @@ class App:
                 if not self._trusts(peer):
                     break
         return None if peer is None else str(peer)
+
+    def _origin(self, request: Request) -> str:
+        """Scheme and host by which the client reaches the registry, as far as it can be known."""
+        if self._config.server.public_url is not None:
+            return self._config.server.public_url.rstrip("/")
+        scheme, host = request.scope["scheme"], request.headers.get("host", "")
+        peer = _address(request.scope["client"][0]) if request.scope.get("client") else None
+        if peer is not None and self._trusts(peer):
+            forwarded = request.headers.get("x-forwarded-proto", "").strip().lower()
+            scheme = forwarded if forwarded in ("http", "https") else scheme
+        # It goes into a header, between quotes.
+        return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from bucketry.oci import Digest
 from bucketry.oci.errors import SizeInvalid
+from bucketry.registry.guards import FREE, TagGuard
 from bucketry.server.body import RequestBody
 from bucketry.server.routes import Target
+
+if TYPE_CHECKING:
+    from bucketry.server.auth.visitor import Visitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,17 @@ class Call:
     target: Target
     body: RequestBody
     client: str | None
-    principal: str
+    visitor: Visitor | None = None
+    """None where there are no rules."""
+
+    @property
+    def principal(self) -> str:
+        """Whose uploads are: empty where there are no rules."""
+        return "" if self.visitor is None else str(self.visitor.principal)
+
+    @property
+    def guard(self) -> TagGuard:
+        return FREE if self.visitor is None else self.visitor.guard(self.repository)
 
     @property
     def repository(self) -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from bucketry.server.sections import (
     MAX_DEFAULT_WORKERS,
+    AccessConfig,
     CatalogConfig,
     Config,
     DeleteConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "MASK",
     "SECTIONS",
     "SETTINGS",
+    "AccessConfig",
     "CatalogConfig",
     "Config",
     "ConfigError",
@@ -108,6 +110,8 @@ FLAGS: Mapping[str, str] = {
     "--store": "store.url",
     "--listen": "server.listen",
     "--workers": "server.workers",
+    "--access": "access.file",
+    "--insecure-open": "access.insecure_open",
 }
 """Flags of their own, and the key each sets; every other key has ``--set KEY=VALUE``."""
 

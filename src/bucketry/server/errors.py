@@ -63,7 +63,8 @@ def error_response(status: int, code: str, message: str, detail: object = None) 
 
 
 def oci_error_response(error: oci.OCIError) -> Response:
-    return error_response(STATUS[type(error)], error.code, error.message, error.detail)
+    kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
+    return error_response(STATUS[kind], error.code, error.message, error.detail)
 
 
 def store_error_response(error: store.StoreError) -> Response:

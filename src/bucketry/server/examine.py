@@ -9,6 +9,7 @@ import secrets
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from bucketry.server.config import Config
 from bucketry.store.contract import Corrupt, NotFound, ReadOnly, Store, StoreError
@@ -20,7 +21,7 @@ _SITE_KEY = "bucketry-site.json"
 @dataclass(frozen=True, slots=True)
 class Found:
     refusal: str | None
-    """Why the store must not be used, or None."""
+    """Why the store, or the rules, must not be used, or None."""
     checked_put: bool
     """`ProbeReport.checked_put`; False where nobody tried, as the store takes no writes."""
 
@@ -39,10 +40,30 @@ def _examine(config_json: bytes) -> Found:
     return asyncio.run(_probe(Config.from_json(config_json)))
 
 
+def _read_rules(path: Path) -> str | None:
+    """Why the rules cannot be used, or None; warnings are printed."""
+    from bucketry.access import AccessError
+    from bucketry.server.auth.rulebook import read_book
+
+    try:
+        book = read_book(path)
+    except AccessError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename or path}: {error.strerror}"
+    for warning in book.warnings:
+        sys.stderr.write(f"bucketry: warning: {warning}\n")
+    return None
+
+
 async def _probe(config: Config) -> Found:
     from bucketry.store.open import open_store
     from bucketry.store.probe import probe
 
+    if config.access.file is not None:
+        wrong = _read_rules(Path(config.access.file))
+        if wrong is not None:
+            return Found(wrong, checked_put=False)
     store = open_store(config.store.url, config.store.options())
     await store.start()
     try:

@@ -21,6 +21,7 @@ from bucketry.oci.errors import (
 )
 from bucketry.oci.media_types import OCI_INDEX
 from bucketry.registry import Chunk, MemoryBudget, Progress, Registry
+from bucketry.registry.listing import NamesPage
 from bucketry.server.call import Call, Handler
 from bucketry.server.delivery import IMMUTABLE, Delivery
 from bucketry.server.errors import oci_error_response
@@ -91,9 +92,29 @@ class Handlers:
         last = call.query("last") or None
         if last is not None:
             parse_repository(last)
-        page = await self._registry.listing.repositories(limit=_limit(call), after=last)
+        page = await self._visible(call, last) if call.visitor is not None else None
+        if page is None:
+            page = await self._registry.listing.repositories(limit=_limit(call), after=last)
         more = page.names[-1] if page.more else None
         return self._listing({"repositories": page.names}, "/v2/_catalog", call, more)
+
+    async def _visible(self, call: Call, after: str | None) -> NamesPage:
+        """Of the repositories those that the visitor may pull from; what lies between is not told of."""
+        assert call.visitor is not None
+        most = self._registry.settings.max_page
+        limit = min(most if (asked := _limit(call)) is None else asked, most)
+        names: list[str] = []
+        while limit:
+            page = await self._registry.listing.repositories(after=after)
+            for name in page.names:
+                if call.visitor.sees(name):
+                    if len(names) == limit:
+                        return NamesPage(tuple(names), more=True)
+                    names.append(name)
+            if not page.more:
+                break
+            after = page.names[-1]
+        return NamesPage(tuple(names), more=False)
 
     async def tags(self, call: Call) -> Response:
         last = call.query("last") or None
@@ -162,7 +183,7 @@ class Handlers:
             if body is None:
                 raise too_large
             pushed = await self._registry.manifests.push(
-                call.repository, reference, body, call.header("content-type"), tags=tags
+                call.repository, reference, body, call.header("content-type"), tags=tags, guard=call.guard
             )
         headers = {
             "location": f"{self._public_url}/v2/{call.repository}/manifests/{pushed.digest}",
@@ -175,7 +196,8 @@ class Handlers:
         return Response(None, 201, headers)
 
     async def delete_manifest(self, call: Call) -> Response:
-        await self._registry.manifests.delete(call.repository, parse_reference(call.target.reference))
+        reference = parse_reference(call.target.reference)
+        await self._registry.manifests.delete(call.repository, reference, guard=call.guard)
         return Response(None, 202)
 
     # Blobs
@@ -219,12 +241,12 @@ class Handlers:
     async def begin_upload(self, call: Call) -> Response:
         mount, digest = call.query("mount"), call.query("digest")
         if mount is not None:
-            source = call.query("from")
-            blob = await self._registry.blobs.mount(
-                call.repository, Digest.parse(mount), None if source is None else _source(source)
-            )
-            if blob is not None:
-                return self._created(call, blob.digest)
+            wanted, source = Digest.parse(mount), call.query("from")
+            source = None if source is None else _source(source)
+            if call.visitor is None or call.visitor.may_mount(source):
+                blob = await self._registry.blobs.mount(call.repository, wanted, source)
+                if blob is not None:
+                    return self._created(call, blob.digest)
         length = call.content_length()
         algorithm = call.query("digest-algorithm")
         if digest is not None:

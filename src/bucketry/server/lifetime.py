@@ -8,13 +8,16 @@ import faulthandler
 import multiprocessing
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 from starlette.types import Receive, Send
 
 from bucketry.registry import Registry, RegistrySettings
+from bucketry.registry.settings import RandomIds, SystemClock
+from bucketry.server.auth.errors import RulesUnusable
 from bucketry.server.body import Drain
 from bucketry.server.config import Config
 from bucketry.server.delivery import Delivery
@@ -23,6 +26,9 @@ from bucketry.server.health import Health
 from bucketry.server.metrics import Metrics
 from bucketry.store.contract import Store, StoreError
 from bucketry.store.open import open_store
+
+if TYPE_CHECKING:
+    from bucketry.server.auth.door import Door
 
 _log = structlog.get_logger("bucketry.server")
 
@@ -49,6 +55,34 @@ def registry_settings(config: Config, workers: int) -> RegistrySettings:
         mount_without_source=config.mount.without_source,
         max_page=config.limits.page_size,
     )
+
+
+async def _open_door(config: Config, store: Store) -> Door:
+    """Raises `RulesUnusable`."""
+    # Here, so that a server without rules loads nothing of it.
+    from bucketry.access import AccessError
+    from bucketry.server.auth.door import Door
+    from bucketry.server.auth.rulebook import Rulebook, read_book
+
+    assert config.access.file is not None
+    path = Path(config.access.file)
+    access = config.access
+    try:
+        rulebook = Rulebook(path, await asyncio.to_thread(read_book, path), reload=access.reload)
+        door = Door(
+            rulebook,
+            store,
+            service=access.service,
+            token_life=access.token_life,
+            reload=access.reload,
+            clock=SystemClock(),
+            ids=RandomIds(),
+        )
+    except (AccessError, OSError, ValueError) as error:
+        raise RulesUnusable(str(error)) from error
+    rulebook.changed = door.changed
+    rulebook.start()
+    return door
 
 
 class Lifetime:
@@ -78,6 +112,8 @@ class Lifetime:
         """Of SIGINT, where this is a worker that is led."""
         self._serving = False
         self.drain = Drain()
+        self.door: Door | None = None
+        """None where there are no rules."""
         self.handlers: Handlers | None = None
         """None until the registry is open."""
         self.health = Health(lambda: self._store, self.drain)
@@ -90,6 +126,10 @@ class Lifetime:
                 self._take_signals()
                 try:
                     await self._open()
+                except RulesUnusable as error:
+                    _log.error("the rules cannot be used", file=self._config.access.file, error=str(error))
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
                 except StoreError as error:
                     _log.error("the store cannot be used", store=self._config.store.url, error=str(error))
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
@@ -109,6 +149,8 @@ class Lifetime:
         await store.start()
         registry = await Registry.open(store, settings=registry_settings(config, self._workers))
         registry.start(sweep_interval=config.upload.sweep_interval)
+        if config.access.file is not None:
+            self.door = await _open_door(config, store)
         self._store, self._registry = store, registry
         self.handlers = Handlers(
             registry,
@@ -173,6 +215,8 @@ class Lifetime:
             self._cut.cancel()
         if self._giving_up is not None:
             await self._giving_up
+        if self.door is not None:
+            await self.door.close()
         if self._registry is not None:
             await self._registry.close()
         if self._store is not None:

@@ -12,6 +12,9 @@ from bucketry.oci import parse_repository
 from bucketry.oci.errors import RouteUnknown
 from bucketry.transfer import wire
 
+TOKEN_PATH = "/token"
+"""Of the registry's own token service, which is beside the API."""
+
 
 class Route(Enum):
     """The values are the labels of metrics and logs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import multiprocessing
 import os
 import socket
@@ -42,6 +43,7 @@ def run(loaded: Loaded) -> int:
         sys.stderr.flush()
     try:
         address, port = _bind(config)
+        _require_rules(config, address)
     except _CannotListen as error:
         sys.stderr.write(f"bucketry: {error}\n")
         return FAILED
@@ -71,6 +73,16 @@ def _with_checked_put(config: Config, found: bool) -> Config:
     if config.store.checked_put is not None:
         return config
     return msgspec.structs.replace(config, store=msgspec.structs.replace(config.store, checked_put=found))
+
+
+def _require_rules(config: Config, address: str) -> None:
+    """Raises `_CannotListen` where strangers could come in, and nothing says what they may do."""
+    if config.access.file is None and not config.access.insecure_open and not ipaddress.ip_address(address).is_loopback:
+        raise _CannotListen(
+            f"{config.server.listen} can be reached by others, and there are no rules, so anybody could push and "
+            "delete: say who may do what with --set access.file=FILE (docs/how-to/secure-a-registry.md), or listen "
+            "all the same with --insecure-open"
+        )
 
 
 class _CannotListen(Exception):

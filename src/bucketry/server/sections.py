@@ -320,6 +320,33 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = 1024
 
 
+class AccessConfig(Section, frozen=True, kw_only=True):
+    """Who may do what. Without a file of rules everybody may do everything, and only this machine is listened to."""
+
+    file: Annotated[
+        str | None, _text("The file of rules (`bucketry access check FILE` tells whether it is right).")
+    ] = None
+    insecure_open: Annotated[
+        bool, _text("Listen on other addresses than this machine's own, though there are no rules.")
+    ] = False
+    reload: Annotated[
+        float,
+        _duration(
+            "How often the files of rules and users are looked at; so long, too, a removed user, a changed password "
+            "or a revoked robot goes on being taken for.",
+            0.1,
+            HOUR,
+        ),
+    ] = 10.0
+    service: Annotated[
+        str,
+        _text("What tokens are for. All servers of a registry have the same; two registries have different ones."),
+    ] = "bucketry"
+    token_life: Annotated[
+        float, _duration("How long a token may be used that the registry's token service gives out.", 60.0, HOUR)
+    ] = 300.0
+
+
 class LogConfig(Section, frozen=True, kw_only=True):
     """What is written to standard error."""
 
@@ -343,6 +370,7 @@ class Config(Section, frozen=True, kw_only=True):
     catalog: CatalogConfig = CatalogConfig()
     mount: MountConfig = MountConfig()
     limits: LimitsConfig = LimitsConfig()
+    access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()
 
     def to_json(self) -> bytes:

@@ -34,6 +34,10 @@ class Reason(StrEnum):
     """Whoever it was for is there no more, or not any more: a user removed, a robot revoked, an issuer not trusted."""
 
 
+class RulesUnusable(Exception):
+    """The file of rules, or the file of users that it names, cannot be used: what is wrong, a line each."""
+
+
 class Challenged(Unauthorized):
     def __init__(self, message: str, challenge: str, *, reason: Reason | None = None) -> None:
         """``reason``: why credentials that came were not taken."""
