@@ -262,7 +262,7 @@ async def test_a_layer_that_no_bucket_could_take_is_refused(world: World, dry_ru
     document = {"schemaVersion": 2, "mediaType": media_types.OCI_MANIFEST, "config": entry(config), "layers": [huge]}
     source = MemorySource()
     source.add(raw(document), tag="latest", blobs={config.digest: b"{}", layer.digest: b"x"})
-    with pytest.raises(TransferError, match="10,?000 parts"):
+    with pytest.raises(TransferError, match=r"10,?000 parts"):
         await world.publish((source, "app", "latest"), dry_run=dry_run)
     assert world.found == []
 
