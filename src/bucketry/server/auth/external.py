@@ -46,20 +46,19 @@ class ExternalTokens:
         else:
             source, times = FileKeys(Path(service.jwks)), FILE_TIMES
         self._keys = KeyCache(source, name="the token service", clock=clock, times=times)
-        self._issuer = service.issuer
-        self._service = service.service
+        self.service = service
         self._clock = clock
 
     def knows(self, issuer: str) -> bool:
         """Whether a token with this ``iss`` is for `verify`."""
-        return issuer == self._issuer
+        return issuer == self.service.issuer
 
     async def verify(self, token: str) -> ExternalClaims:
         """What it says. Raises `TokenRefused`, and `IssuerUnavailable` where its keys are not to be had."""
         unverified = jose.take_apart(token)
         claims = unverified.claims
-        jose.check_issuer(claims, self._issuer)
-        jose.check_audience(claims, self._service)
+        jose.check_issuer(claims, self.service.issuer)
+        jose.check_audience(claims, self.service.service)
         times = jose.check_times(claims, self._clock.now(), leeway=LEEWAY, longest=LONGEST)
         principal = _principal(claims.get("sub", ""))
         jose.check_signature(unverified, await self._keys.find(unverified.kid, unverified.algorithm))

@@ -66,8 +66,9 @@ class KeyCache:
         if key is not None:
             return key
         if self._failure is not None:
+            # Why is in the log: whoever sent the token need not know where the keys are.
             raise IssuerUnavailable(
-                f"the keys of {self._name} cannot be had now: {self._failure}", retry_after=self._wait()
+                f"the keys of {self._name} cannot be had now: try again later", retry_after=self._wait()
             )
         raise TokenRefused(f"{self._name} has no such key", reason=Reason.KEY)
 
