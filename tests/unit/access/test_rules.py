@@ -135,6 +135,13 @@ def test_a_robot_brings_its_own_list_along() -> None:
     assert not decider.decide(Principal("robot", "ci"), Action.PUSH, "team/app").allowed
 
 
+def test_a_robot_for_some_repositories_may_list_them() -> None:
+    robot = Principal("robot", "ci", grant=Grant((RepositoryGlob("team/*"),), frozenset({Action.CATALOG})))
+
+    assert Policy().decide(robot, Action.CATALOG, None).allowed
+    assert not Policy().visible(robot, "team/app")
+
+
 def test_a_robot_for_everything_may_do_it_to_the_whole_registry() -> None:
     robot = Principal("robot", "root", grant=Grant((RepositoryGlob("**"),), frozenset({Action.ADMIN})))
 

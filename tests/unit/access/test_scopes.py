@@ -225,6 +225,7 @@ def test_the_catalog_takes_its_own_scope() -> None:
         [{"type": "repository", "name": "a", "actions": "pull"}],
         [{"type": "repository", "name": ["a"], "actions": ["pull"]}],
         [{"type": "repository", "name": "a", "actions": [None, 3, ["pull"], "admin"]}],
+        [{"type": "repository", "name": "a", "actions": ["PULL", " pull", "pull,push"]}],
         [{"type": "registry", "name": "other", "actions": ["*"]}],
         [{"type": "other", "name": "a", "actions": ["pull"]}],
         [{"type": "repository", "name": "a", "actions": ["pull"]}] * 101,
