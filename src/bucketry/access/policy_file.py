@@ -57,6 +57,7 @@ _WRITTEN: Final[Mapping[str, str]] = {
 _HEADER: Final = re.compile(r"\s*\[\[\s*(?P<name>[a-z]+)\s*\]\]\s*(?:#.*)?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TAGS: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*-]{0,127}")
+_HEADER_TEXT: Final = re.compile(r"[ !#-\[\]-~]*")
 _ALIASES: Final[Mapping[str, Action]] = {
     "read": Action.PULL,
     "write": Action.PUSH,
@@ -373,6 +374,8 @@ class _Reader:
         self._keys("token", table, "token")
         realm = self._url("token", table, "realm")
         service = self._text("token", table, "service") or ""
+        if not _HEADER_TEXT.fullmatch(service):
+            self._wrong("token", "service has other characters than printable ASCII, or quotes: it is sent in a header")
         issuer = self._text("token", table, "issuer") or ""
         jwks = self._text("token", table, "jwks") or ""
         if "://" in jwks and (problem := _url_problem(jwks)):
@@ -411,7 +414,9 @@ def _url_problem(text: str) -> str:
     right = "write https://host/path"
     try:
         parts = urlsplit(text)
-        valid = bool(parts.hostname) and parts.port != 0 and text.isascii() and " " not in text
+        valid = (
+            bool(parts.hostname) and parts.port != 0 and _HEADER_TEXT.fullmatch(text) is not None and " " not in text
+        )
     except ValueError:  # brackets that do not match, a port that is no number
         return f"{quoted(text)} is not a URL; {right}"
     if parts.scheme != "https" or not valid:

@@ -131,6 +131,8 @@ allow = ["catalog"]
         ("token = 3", "token is a section: write [token], and below it realm, service, issuer and jwks"),
         ("[token]\nrealm = 'https://a'\nservice = 's'\nissuer = 'i'", "token: jwks is missing"),
         ("[token]\nrealm = 'https://a'\nservice = 's'\nissuer = 'i'\njwks = 'http://x'", "token: jwks: 'http://x' is not an https URL; write https://host/path, or the path of a file"),
+        ("[token]\nrealm = 'https://a'\nservice = 's\"'\nissuer = 'i'\njwks = 'x'", "token: service has other characters than printable ASCII, or quotes: it is sent in a header"),
+        ("[token]\nrealm = 'https://a/\",x=\"y'\nservice = 's'\nissuer = 'i'\njwks = 'x'", "token: realm: 'https://a/\",x=\"y' is not an https URL; write https://host/path"),
         ("certificates = 3", 'certificates is a section: write [certificates], and below it "CN=alice" = "user:alice"'),
         ("[certificates]\n'alice' = 'user:alice'", "certificates: 'alice' is no name of a certificate: it is CN=, DNS:, URI: or EMAIL: and what the certificate says there, in printable ASCII, such as CN=builder"),
         ("[certificates]\n'CN=alice' = 'robot:alice'", "certificates, 'CN=alice': 'robot:alice' is nobody; write user:"),
