@@ -10,7 +10,7 @@ from bucketry.registry import layout
 from bucketry.registry.adoption import tree
 from bucketry.registry.adoption.manifests import AdoptedManifests
 from bucketry.registry.adoption.notes import Note
-from bucketry.registry.adoption.taking import Taking
+from bucketry.registry.adoption.taking import Stop, Taking
 from bucketry.registry.manifests import DIGEST_METADATA
 from bucketry.store.contract import (
     IF_ABSENT,
@@ -45,7 +45,7 @@ class AdoptedTags:
             old = tree.parse_link(await self._taking.body(entry.key, limit=tree.MAX_LINK))
         except NotFound:
             return  # Deleted there meanwhile.
-        except tree.LinkBroken as error:
+        except (tree.LinkBroken, Stop) as error:
             self._taking.tally.problem(repository, entry.key, f"tag {tag}: {error}")
             return
         noted = None if note is None else await self._noted(repository, tag)

@@ -112,6 +112,7 @@ async def test_what_is_broken_is_left_out_and_comes_when_it_is_mended(
         (b"", "the link is empty"),
         (b"rubbish", "holds no digest, but 'rubbish'"),
         (str(Digest.of(b"nobody")).encode(), "its link is missing"),
+        (str(DIGEST).encode() * 5000, "more than the 1024"),
     ],
 )
 async def test_a_tag_without_its_manifest_is_told(
