@@ -27,7 +27,7 @@ class RepositoryGlob:
 
     def __post_init__(self) -> None:
         # Whether any name could match is not decided in full, only what people type by mistake.
-        if _ALLOWED.fullmatch(self.pattern) is None or "//" in self.pattern or self.pattern[0] == "/":
+        if _ALLOWED.fullmatch(self.pattern) is None or any(part in ("", ".", "..") for part in self.pattern.split("/")):
             raise NameInvalid(
                 f"{quoted(self.pattern)} matches no repository: write a name in lower case, with * for any part of it, "
                 "such as team/*, or team/** for all that is below team"
