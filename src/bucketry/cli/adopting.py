@@ -162,7 +162,7 @@ def summary(report: events.Report, *, verify: bool) -> list[str]:
         lines.append(f"{counted(report.kept, 'tag')} stayed as {'it is' if report.kept == 1 else 'they are'} here")
     if report.problems:
         lines.append(
-            f"{counted(report.problems, 'problem')}: what is broken was left out; the next run looks at it again"
+            f"{counted(report.problems, 'problem')}, told above: the same command looks at what is broken again"
         )
     return lines
 

@@ -96,7 +96,7 @@ def test_what_is_broken_has_an_exit_code_of_its_own(tree: Path, capsys: pytest.C
     assert main(["adopt", str(tree), "--quiet"]) == BROKEN
     out, err = capsys.readouterr()
     assert f"broken: {missing}: " in err
-    assert "problems: what is broken was left out; the next run looks at it again" in out
+    assert "problems, told above: the same command looks at what is broken again" in out
     assert "took over" in out
 
 
@@ -225,5 +225,5 @@ def test_the_last_line_has_all_totals() -> None:
         "requests; 1.0 KiB were hashed; 2.0 KiB were written, no blob data; 4 manifests and tags were taken over "
         "before",
         "1 tag stayed as it is here",
-        "2 problems: what is broken was left out; the next run looks at it again",
+        "2 problems, told above: the same command looks at what is broken again",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bucketry.oci import Descriptor, Digest, Manifest, media_types, parse_manifest
 from bucketry.oci.errors import ManifestInvalid, OCIError
@@ -64,7 +65,8 @@ class AdoptedManifests:
         blobs = [*manifest.blobs(), *_elsewhere(manifest)]
         bad = [one for one in await each(lambda blob: self._blobs.verify(repository, blob), blobs) if one is not None]
         if bad:
-            return bad[0]
+            reason = f"manifest {digest}, which was taken over, has what is broken: {bad[0].reason}{_more(bad)}"
+            return replace(bad[0], reason=reason)
         await self._note(repository, digest)
         return None
 
@@ -139,8 +141,7 @@ class AdoptedManifests:
         if not bad:
             return
         _, why = bad[0]
-        others = "" if len(bad) == 1 else f" (and {len(bad) - 1} more)"
-        raise broken(why.path, f"manifest {digest} is left out: {why.reason}{others}")
+        raise broken(why.path, f"manifest {digest} is left out: {why.reason}{_more(bad)}")
 
     async def _note(self, repository: str, digest: Digest) -> None:
         if not self._taking.dry_run:
@@ -155,6 +156,11 @@ def _parse(body: bytes, algorithm: str) -> tuple[Digest, Manifest | ManifestInva
     except ManifestInvalid as error:
         return Digest.of(body, algorithm), error
     return Digest.of(body, algorithm), manifest
+
+
+def _more(bad: Sequence[object]) -> str:
+    """That the first is not all."""
+    return "" if len(bad) == 1 else f" (and {len(bad) - 1} more)"
 
 
 def _elsewhere(manifest: Manifest) -> Sequence[Descriptor]:

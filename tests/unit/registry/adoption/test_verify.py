@@ -102,7 +102,22 @@ async def test_a_later_run_tells_what_is_wrong_each_time(
     for replica in (8, 9):
         heard = Heard()
         await adopt(store, clock, heard=heard, verify=True, replica=replica)
-        assert [path for path, _ in heard.problems] == [DATA]
+        ((path, reason),) = heard.problems
+        assert path == DATA
+        assert f"manifest {Digest.of(BODY)}, which was taken over" in reason
+        assert f"the data of blob {Digest.of(LARGE)} has other bytes" in reason
+    old.blob(REPO, LARGE)
+    mended = Heard()
+    report = await adopt(store, clock, heard=mended, verify=True, replica=10)
+    assert (mended.problems, report.verified > 0) == ([], True)
+    last = await adopt(store, clock, verify=True, replica=11)
+    assert last.verified == 0
+
+
+async def test_what_is_broken_leaves_no_checkpoints(store: MemoryStore, clock: FakeClock, old: OldRegistry) -> None:
+    await adopt(store, clock)
+    spoil(store)
+    await adopt(store, clock, verify=True, replica=8)
     assert (await state(store)).checkpoints == {}
 
 
