@@ -35,6 +35,8 @@ from bucketry.store.contract import NotFound, Store
 PARALLEL = 32
 HASHING = 8
 REMEMBERED = 32_768
+COUNTED = 8
+"""Times as many blobs are told apart when they are counted: one that was forgotten would be counted again."""
 
 _END: Sequence[tree.Entry] = ()
 
@@ -69,7 +71,8 @@ class Adopter:
     ``parallel``: requests to the store under way at once, about; what one push asks for counts as one. ``hashing``:
     blobs that are hashed at once by ``verify``, which reads every adopted blob that nobody hashed yet. ``dry_run``:
     nothing is written. ``requests``: what observes the store, so that the report has counts. ``remembered``: things
-    of each kind that a run keeps in mind; with more it works as right, and asks more.
+    of each kind that a run keeps in mind; with more it works as right, and asks more. Only of blobs over `COUNTED`
+    times as many some may be counted twice, and in a dry run of manifests.
     """
 
     def __init__(
@@ -107,7 +110,7 @@ class Adopter:
         asked, sent = (0, 0) if self._requests is None else (self._requests.count, self._requests.sent)
         self._listen(Began(store=self._registry.store.url, verify=self._verify, dry_run=self._dry_run))
         await require_tree(self._registry.store)
-        tally = Tally(self._listen, Remembered(self._remembered))
+        tally = Tally(self._listen, Remembered(COUNTED * self._remembered))
         taking = Taking(
             registry=self._registry,
             places=asyncio.Semaphore(self._parallel),

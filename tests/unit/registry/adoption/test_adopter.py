@@ -304,7 +304,7 @@ async def test_a_run_that_forgets_everything_at_once_is_as_right(
     report = await adopt(store, clock, heard=heard, remembered=1, parallel=2)
 
     assert heard.problems == []
-    assert (report.manifests, report.tags) == (12, 12)
+    assert (report.manifests, report.tags, report.blobs) == (12, 12, 8)
     found = await state(store)
     assert found.problems == found.lost == []
     assert len(await notes(store)) == 24
