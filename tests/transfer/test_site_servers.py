@@ -210,6 +210,15 @@ def test_what_changes_is_kept_for_a_minute(host: Host, published: Published) -> 
         json.loads(answer.body)
 
 
+def test_nothing_is_compressed_though_the_server_does_that(host: Host, published: Published) -> None:
+    """Some clients need ``Content-Length``."""
+    digest = published.images["multi"].manifest.digest
+    for path in ("manifests/multi", f"manifests/{digest}", f"referrers/{digest}", "tags/list"):
+        plain = host.get(f"/v2/team/app/{path}")
+        answer = host.get(f"/v2/team/app/{path}", **{"Accept-Encoding": "gzip"})
+        assert answer.tells("content-encoding", "content-length") == (None, str(len(plain.body))), path
+
+
 def test_a_filter_of_referrers_is_not_said_to_be_applied(host: Host, published: Published) -> None:
     digest = published.images["oci"].manifest.digest
     answer = host.get(f"/v2/team/app/referrers/{digest}?artifactType=application%2Fx")

@@ -21,6 +21,8 @@ events {}
 http {
   include /etc/nginx/mime.types;
   access_log off;
+  gzip on;
+  gzip_types *;
   client_body_temp_path SCRATCH/body;
   proxy_temp_path SCRATCH/proxy;
   fastcgi_temp_path SCRATCH/fastcgi;

@@ -41,9 +41,10 @@ def nginx() -> str:
 #     include /srv/images/{paths.NGINX};
 #   }}
 
-# What a tag leads to, see below.
+# Below v2/ nothing is compressed: some clients need Content-Length. What a tag leads to, see below.
 location ~ "^/v2/(?<site_name>.+)/manifests/~/tagged/(?<site_digest>{_DIGEST})$" {{
   internal;
+  gzip off;
   types {{
 {types}
   }}
@@ -68,6 +69,7 @@ location = /v2/ {{
 
 # What a manifest is called says nothing of its media type; the name of its twin, below ~, does.
 location ~ "^/v2/(?<site_name>.+)/manifests/(?<site_digest>{_DIGEST})$" {{
+  gzip off;
   types {{
 {types}
   }}
@@ -97,6 +99,7 @@ location @site_missing {{
 }}
 
 location ~ "^/v2/.+/blobs/(?<site_digest>{_DIGEST})$" {{
+  gzip off;
   types {{ }}
   default_type {paths.OCTETS};
   add_header Docker-Content-Digest $site_digest;
@@ -105,18 +108,21 @@ location ~ "^/v2/.+/blobs/(?<site_digest>{_DIGEST})$" {{
 }}
 
 location ~ "^/v2/.+/_bucketry/checkpoints/[^/]+$" {{
+  gzip off;
   types {{ }}
   default_type {paths.OCTETS};
   add_header Cache-Control "{paths.FOREVER}";
 }}
 
 location ~ "^/v2/.+/referrers/[^/]+$" {{
+  gzip off;
   types {{ }}
   default_type application/vnd.oci.image.index.v1+json;
   add_header Cache-Control "{paths.SHORTLY}";
 }}
 
 location ~ "^/v2/(?:.+/tags/list|{_LISTS})$" {{
+  gzip off;
   types {{ }}
   default_type {paths.JSON};
   add_header Cache-Control "{paths.SHORTLY}";
