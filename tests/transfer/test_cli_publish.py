@@ -105,6 +105,13 @@ def test_a_dry_run_writes_nothing_and_tells_the_files_the_requests_and_the_stora
     assert files(site) == before
 
 
+def test_of_a_dry_run_programs_hear_the_plan_and_of_nothing_done(person: Person, tmp_path: Path) -> None:
+    lines = done(person, "oci:v1:v1", "--name", "app", "--to", tmp_path / "site", "--dry-run", "--json")
+    (plan,) = map(json.loads, lines)
+    assert (plan["event"], plan["dryRun"]) == ("published", True)
+    assert plan["written"]["manifests"]["files"] == 1
+
+
 def test_a_prune_takes_away_what_is_not_named_when_its_grace_is_over(person: Person, tmp_path: Path) -> None:
     site = tmp_path / "site"
     done(person, "oci:v1:v1", "--name", "app", "--to", site)
@@ -205,6 +212,17 @@ def test_a_folder_that_is_not_ours_is_refused(person: Person, tmp_path: Path) ->
     publish(person, "oci:v1:v1", "--name", "app", "--to", site).fails(1, "not empty", "notes.txt")
 
     assert files(site) == {"notes.txt"}
+
+
+def test_a_folder_that_has_but_a_link_is_not_empty(person: Person, tmp_path: Path) -> None:
+    """What would be written below the link is elsewhere."""
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    site.mkdir()
+    elsewhere.mkdir()
+    (site / "v2").symlink_to(elsewhere)
+    publish(person, "oci:v1:v1", "--name", "app", "--to", site).fails(1, "not empty", "v2")
+
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_registry_is_refused_as_a_site(person: Person, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def publish(
                 images,
                 site,
                 settings=chosen,
-                listen=_unheard if dry_run and not output.json else listen,
+                listen=_unheard if dry_run else listen,
                 prune=prune,
                 grace=GRACE if seconds is None else seconds,
                 dry_run=dry_run,
