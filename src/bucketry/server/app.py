@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import structlog
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bucketry.oci.errors import OCIError
 from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAttempts
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
-from bucketry.server.call import Call
+from bucketry.server.call import Call, Noted
 from bucketry.server.config import Config
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
 from bucketry.server.handlers import Handlers
@@ -29,6 +29,9 @@ from bucketry.server.log import AccessLog
 from bucketry.server.metrics import Metrics
 from bucketry.server.routes import TOKEN_PATH, Route, Target, resolve
 from bucketry.store.contract import StoreError, Unavailable
+
+if TYPE_CHECKING:
+    from bucketry.server.audit import Audit
 
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}", re.ASCII)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -60,6 +63,7 @@ class App:
         self._metrics = metrics
         self._drain = lifetime.drain
         self._access = AccessLog(config.log)
+        self._audit = _audit(config, metrics)
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,8 +89,10 @@ class App:
                 response = await self._route(request, body, client, answer)
             except ClientGone as gone:
                 # It may be there still: a body that is not well formed ends in the same way.
+                answer.noted.error = gone
                 response, gone_away = error_response(400, "UNSUPPORTED", f"{gone}: {_go_on(answer.route)}"), True
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
+                answer.noted.error = error
                 response, failure = self._failed(error, request_id, answer.route)
             # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
             if (response.status_code >= 400 or scope["method"] in _WITH_BODY) and (
@@ -113,6 +119,16 @@ class App:
                 received=body.received,
                 sent=answer.sent,
             )
+            if self._audit is not None:
+                self._audit.request(
+                    scope["method"],
+                    answer.noted,
+                    status=answer.status,
+                    digest=answer.header("docker-content-digest"),
+                    presented="authorization" in request.headers,
+                    request_id=request_id,
+                    address=client,
+                )
             if self._access.on:
                 line: dict[str, Any] = {
                     "method": scope["method"],
@@ -146,17 +162,23 @@ class App:
                 # Here, so that a server without rules loads nothing of it.
                 from bucketry.server.auth.token_service import answer as token_answer
 
-                return await token_answer(door, request, body, address=client or "")
+                return await token_answer(door, request, body, answer.noted, address=client or "")
             return await self._other(path, method)
         target = resolve(path)
         answer.route = target.route.value
         handlers = self._lifetime.handlers
         if handlers is None:
             raise Unavailable("the registry is starting")
-        return await self._answer(handlers, target, request, body, client)
+        return await self._answer(handlers, target, request, body, client, answer.noted)
 
     async def _answer(
-        self, handlers: Handlers, target: Target, request: Request, body: RequestBody, client: str | None
+        self,
+        handlers: Handlers,
+        target: Target,
+        request: Request,
+        body: RequestBody,
+        client: str | None,
+        noted: Noted,
     ) -> Response:
         methods = handlers.table[target.route]
         handler = methods.get(request.method)
@@ -164,12 +186,19 @@ class App:
             if not methods:
                 return error_response(404, "UNSUPPORTED", "this registry does not offer that")
             return _not_allowed(request.method, methods)
+        noted.target = target
         visitor = None
         door = self._lifetime.door
         if door is not None:
             authorization = request.headers.get("authorization")
-            visitor = await door.enter(authorization, address=client or "", origin=self._origin(request))
+            try:
+                visitor = await door.enter(authorization, address=client or "", origin=self._origin(request))
+            except (Challenged, TooManyAttempts):
+                noted.claimed = door.claimed(authorization)
+                raise
+            noted.visitor = visitor
             visitor.require(target, request.method)
+        noted.let_in = True
         call = Call(request, target, body, client, visitor)
         if target.route not in _UPLOADS or request.method not in ("PATCH", "PUT", "POST"):
             return await handler(call)
@@ -248,6 +277,15 @@ class App:
         return any(address in network for network in self._trusted)
 
 
+def _audit(config: Config, metrics: Metrics) -> Audit | None:
+    if config.access.audit is None:
+        return None
+    # Here, so that a server without it loads nothing of it.
+    from bucketry.server.audit import Audit, AuditFile
+
+    return Audit(AuditFile(config.access.audit, lost=metrics.audit_lost.inc), reads=config.access.audit_reads)
+
+
 @lru_cache(maxsize=4096)
 def _address(text: str) -> Address | None:
     """An IPv4 client of a socket that takes both kinds has its address inside an IPv6 one: it is taken out."""
@@ -289,8 +327,13 @@ class _Answer:
         self.status = 500
         self.route = "none"
         """The label of metrics: known once the path is."""
+        self.noted = Noted()
         self.sent = 0
         self._headers: list[tuple[bytes, bytes]] = []
+
+    def header(self, name: str) -> str | None:
+        """Of the answer, once its head has left."""
+        return next((value.decode("latin-1") for key, value in self._headers if key == name.encode()), None)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -16,7 +16,23 @@ from bucketry.server.body import RequestBody
 from bucketry.server.routes import Target
 
 if TYPE_CHECKING:
+    from bucketry.server.auth.door import Issued
     from bucketry.server.auth.visitor import Visitor
+
+
+@dataclass(slots=True)
+class Noted:
+    """What is found out of a request on its way, as far as it came: for the audit log."""
+
+    target: Target | None = None
+    visitor: Visitor | None = None
+    let_in: bool = False
+    """Whether the door let it through, or there is none."""
+    issued: Issued | None = None
+    """The token that it got."""
+    error: Exception | None = None
+    claimed: str | None = None
+    """Who credentials that were not taken say that they are, where there is such a one. Nobody has proven it."""
 
 
 @dataclass(frozen=True, slots=True)

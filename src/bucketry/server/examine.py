@@ -21,7 +21,7 @@ _SITE_KEY = "bucketry-site.json"
 @dataclass(frozen=True, slots=True)
 class Found:
     refusal: str | None
-    """Why the store, or the rules, must not be used, or None."""
+    """Why the store, the rules or the audit log must not be used, or None."""
     checked_put: bool
     """`ProbeReport.checked_put`; False where nobody tried, as the store takes no writes."""
 
@@ -62,6 +62,12 @@ async def _probe(config: Config) -> Found:
 
     if config.access.file is not None:
         wrong = _read_rules(Path(config.access.file))
+        if wrong is not None:
+            return Found(wrong, checked_put=False)
+    if config.access.audit is not None:
+        from bucketry.server.audit import refusal
+
+        wrong = refusal(config.access.audit)
         if wrong is not None:
             return Found(wrong, checked_put=False)
     store = open_store(config.store.url, config.store.options())

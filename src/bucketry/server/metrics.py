@@ -72,6 +72,10 @@ class Metrics:
             multiprocess_mode="livesum",
         )
 
+        self.audit_lost = Counter(
+            "bucketry_audit_lost_lines", "Lines of the audit log that could not be written.", registry=registry
+        )
+
         # Looking labels up takes longer than counting.
         self._answers = lru_cache(1024)(
             lambda method, route, status: (

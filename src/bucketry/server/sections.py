@@ -345,6 +345,14 @@ class AccessConfig(Section, frozen=True, kw_only=True):
     token_life: Annotated[
         float, _duration("How long a token may be used that the registry's token service gives out.", 60.0, HOUR)
     ] = 300.0
+    audit: Annotated[
+        str | None,
+        _text(
+            "The audit log: a file, or `-` for standard error. It gets a line of JSON for each request that changes "
+            "something, is denied or comes with wrong credentials, and for each token that is given out. Not set: none."
+        ),
+    ] = None
+    audit_reads: Annotated[bool, _text("Write a line of the audit log for each request that only reads, too.")] = False
 
 
 class LogConfig(Section, frozen=True, kw_only=True):

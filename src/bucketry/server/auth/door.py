@@ -151,6 +151,26 @@ class Door:
         }
         return Issued(msgspec.json.encode(document), principal, issued.token_id, allowed)
 
+    def claimed(self, authorization: str | None) -> str | None:
+        """Who credentials say that they are, where there is such a one; for the audit log. It is not proven.
+
+        A name that nobody has is not told: people type passwords where names belong.
+        """
+        scheme, _, secret = (authorization or "").partition(" ")
+        if scheme.lower() == "basic":
+            try:
+                name, secret = _basic(secret)
+            except CredentialsRefused:
+                return None
+            if not is_token(secret) and name in self._rulebook.book.users:
+                return f"user:{name}"
+        if is_token(secret):
+            try:
+                return f"robot:{parse_token(secret).name}"
+            except TokenInvalid:
+                return None
+        return None
+
     # Credentials
 
     async def _identity(self, authorization: str | None, address: str) -> _Identity:

@@ -10,15 +10,18 @@ from starlette.responses import Response
 
 from bucketry.oci.errors import ParameterInvalid
 from bucketry.server.auth.door import MAX_FORM, Door, grant
-from bucketry.server.auth.errors import Challenged, CredentialsRefused
+from bucketry.server.auth.errors import Challenged, CredentialsRefused, TooManyAttempts
 from bucketry.server.body import RequestBody
+from bucketry.server.call import Noted
 
 NOT_KEPT = {"cache-control": "no-store", "pragma": "no-cache"}
 """Of answers that hold a token (RFC 6749, 5.1)."""
 
 
-async def answer(door: Door, request: Request, body: RequestBody, *, address: str) -> Response:
-    """Raises `Challenged` for credentials that are not taken, `ParameterInvalid`."""
+async def answer(door: Door, request: Request, body: RequestBody, noted: Noted, *, address: str) -> Response:
+    """``noted``: takes down what was given out, or why nothing was.
+
+    Raises `Challenged` for credentials that are not taken, `ParameterInvalid`."""
     authorization = request.headers.get("authorization")
     parameters = request.query_params.multi_items()
     if request.method == "POST":
@@ -26,8 +29,12 @@ async def answer(door: Door, request: Request, body: RequestBody, *, address: st
         authorization = authorization or grant(dict(form))
         parameters = [pair for pair in form if pair[0] in ("service", "scope")]
     try:
-        issued = await door.issue(authorization, parameters, address=address)
+        noted.issued = issued = await door.issue(authorization, parameters, address=address)
+    except TooManyAttempts:
+        noted.claimed = door.claimed(authorization)
+        raise
     except CredentialsRefused as error:
+        noted.error, noted.claimed = error, door.claimed(authorization)
         if request.method == "POST":
             document = {"error": "invalid_grant", "error_description": error.message}
             return Response(
