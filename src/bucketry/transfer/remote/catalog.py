@@ -29,7 +29,8 @@ class _Catalog(msgspec.Struct):
 
 
 async def repositories(endpoint: Endpoint) -> AsyncGenerator[str]:
-    """In the registry's order. Names that cannot be are left out.
+    """In the registry's order. Old registries took names that no other takes, and strangers tell anything: what is no
+    name is given too, fit to be shown, so that whoever would copy it can say that it is left behind.
 
     Raises `Refused` where the registry does not tell, and `NotPermitted` where it does not tell everyone.
     """
@@ -48,9 +49,8 @@ async def repositories(endpoint: Endpoint) -> AsyncGenerator[str]:
                 raise Refused(
                     f"{endpoint.host}: {doing}: an answer outside Docker's API ({clean(str(error))})"
                 ) from None
-            for name in page.repositories or ():
-                if _is_name(name):
-                    yield name
+            for name in dict.fromkeys(page.repositories or ()):
+                yield name if _is_name(name) else clean(name)
 
 
 def _untold(endpoint: Endpoint, status: int) -> Refused | NotPermitted:
