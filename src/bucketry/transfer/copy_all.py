@@ -143,6 +143,9 @@ class _Part:
                 self._whole.tell(Found(item=self._name, kind="repository", size=self._size))
             case Moved():
                 self._moved += event.size
+                if self._moved > self._size:  # A manifest is sent once for each of its tags, and was found once.
+                    self._size = self._moved
+                    self._whole.tell(Found(item=self._name, kind="repository", size=self._size))
                 self._whole.tell(Moved(item=self._name, size=event.size))
             case Again():
                 self._moved -= event.size

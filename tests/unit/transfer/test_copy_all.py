@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -186,6 +186,38 @@ async def test_sizes_add_up_to_what_moved(two: Two) -> None:
     done = [event.size for event in two.heard if isinstance(event, Done)]
     assert done == [two.moved]
     assert sizes[-1] == two.moved
+
+
+async def test_no_more_moves_than_is_said_to_be_there(two: Two) -> None:
+    await two.add("app", [f"v{number}" for number in range(150)], Image(b"layer"))
+
+    await two.run()
+
+    moved = size = 0
+    for event in two.heard:
+        match event:
+            case Found() if event.size is not None:
+                size = event.size
+            case Moved():
+                moved += event.size
+                assert moved <= size
+    assert [event.size for event in two.heard if isinstance(event, Done)] == [moved]
+
+
+async def test_a_name_that_cannot_be_is_told_and_the_others_are_copied(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await two.add("app", ["v1"], Image(b"layer"))
+
+    async def repositories() -> AsyncGenerator[str]:
+        for name in ("../../etc", "Upper/Case", "app", ""):
+            yield name
+
+    monkeypatch.setattr(two.source, "repositories", repositories)
+    copied = await two.run()
+
+    assert {name for name, _ in copied.failed} == {"../../etc", "Upper/Case", ""}
+    assert set(await two.there()) == {"app"}
 
 
 async def test_nothing_to_copy_and_into_itself(two: Two) -> None:
