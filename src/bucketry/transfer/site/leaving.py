@@ -43,13 +43,23 @@ _RANKS: Final = {
 
 
 class Leaving:
-    """``removed``: paths that were there and were deleted here, and their sizes."""
+    """``removed``: paths that were there and were deleted here, and their sizes. ``patience`` in seconds: 0 for who
+    only looks, and so is in nobody's way."""
 
-    def __init__(self, work: Work, files: SiteFiles, state: StateFile, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        files: SiteFiles,
+        state: StateFile,
+        clock: Callable[[], float],
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
         self._work = work
         self._clock = clock
         self._files = files
         self._state = state
+        self._patience = patience
         self.removed: dict[str, int] = {}
 
     async def unlocked(self, held: Held, needed: Collection[str]) -> Held:
@@ -76,12 +86,12 @@ class Leaving:
         began = self._work.timing.monotonic()
         told = False
         while found := busy(held.state):
-            late = self._work.timing.monotonic() - began > PATIENCE
+            late = self._work.timing.monotonic() - began >= self._patience
             if late or all(self._clock() - since > STALE for since in found.values()):
                 return held, found
             if not told:
                 told = True
-                self._work.tell(Note(text=f"waits up to {PATIENCE / 60:.0f} minutes {why}"))
+                self._work.tell(Note(text=f"waits up to {self._patience / 60:.0f} minutes {why}"))
             await self._work.timing.sleep(_LOOK)
             again = await self._work.patiently(paths.STATE, self._state.read)
             held = held if again is None else again

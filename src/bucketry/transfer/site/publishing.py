@@ -31,7 +31,7 @@ from bucketry.transfer.site.counting import Count, CountedSite, Counts
 from bucketry.transfer.site.derived import AT_ONCE, Deriving, PagesOf, no_pages
 from bucketry.transfer.site.files import SiteFiles
 from bucketry.transfer.site.gathering import ImageToPublish, Wanted, entry_of, gather
-from bucketry.transfer.site.leaving import Leaving, is_told
+from bucketry.transfer.site.leaving import PATIENCE, Leaving, is_told
 from bucketry.transfer.site.refusals import check_collisions, check_destination, check_manifests, check_names
 from bucketry.transfer.site.rehearsal import RehearsedSite
 from bucketry.transfer.site.repository import SiteRepository
@@ -156,7 +156,8 @@ class _Publishing:
         self._dropped: set[str] = set()
         self._deriving = Deriving(work, site, self._files, wanted, pages)
         self.moving = MovingBlobs(work, site, self._files, self._repositories, rehearsal=rehearsal)
-        self.leaving = Leaving(work, self._files, state, clock)
+        patience = PATIENCE if rehearsal is None else 0.0
+        self.leaving = Leaving(work, self._files, state, clock, patience=patience)
 
     async def close(self) -> None:
         for repository in self._repositories.values():

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.support.sites import MemorySite
 from tests.unit.transfer.fakes import Clockwork, MemorySource
@@ -282,11 +283,24 @@ async def test_what_a_dead_prune_was_deleting_is_sent_again(tmp_path: Path) -> N
 
     published = await world.publish((source, "app", "latest"), clockwork=clockwork)
 
-    assert clockwork.now > PATIENCE
+    assert clockwork.now >= PATIENCE
     assert blob in world.files()
     assert published.ways["sent"].files == 1
     assert world.state().going == {}
     assert world.problems() == []
+
+
+async def test_who_only_looks_waits_for_nobody(tmp_path: Path) -> None:
+    world, source, clockwork = World(tmp_path), MemorySource(image(1)), Clockwork()
+    await world.publish((source, "app", "latest"), (source, "gone", "latest"))
+    blob = next(path for path in world.files() if "/blobs/" in path)
+    await _going(world, blob)
+    await _announced(world, pending={"gone:latest": world.now})
+
+    said = await world.publish((source, "app", "latest"), clockwork=clockwork, prune=True, dry_run=True)
+
+    assert clockwork.slept == []
+    assert said.state.names() == ["app"]
 
 
 async def test_what_is_being_deleted_is_waited_for(tmp_path: Path) -> None:
@@ -316,12 +330,13 @@ async def test_what_is_being_deleted_is_waited_for(tmp_path: Path) -> None:
 
 
 async def _going(world: World, *gone: str) -> None:
-    import msgspec
+    await _announced(world, going=dict.fromkeys(gone, world.now), removals=world.state().removals + 1)
 
+
+async def _announced(world: World, **changes: object) -> None:
+    """As another process, which then says no more."""
     held = world.disk.files["bucketry-site.json"]
-    state: State = msgspec.structs.replace(
-        world.state(), going=dict.fromkeys(gone, world.now), removals=world.state().removals + 1, nonce=world.token()
-    )
+    state: State = msgspec.structs.replace(world.state(), nonce=world.token(), **changes)
     await world.site().put("bucketry-site.json", encode(state), served=held.served, condition=IfMatch(held.etag))
 
 
