@@ -218,6 +218,16 @@ def test_no_key_takes_more_than_its_burst_and_its_rate(steps: list[tuple[float, 
         assert taken[key] <= 5 + 2 * clock.monotonic() + 1e-6
 
 
+def test_waiting_long_gives_no_more_than_a_burst(clock: FakeClock) -> None:
+    limits = RateLimits(monotonic=clock.monotonic, by_address=Rate(1, 3))
+    for _ in range(3):
+        limits.address(HERE)
+        clock.advance(1000)
+        limits.address(HERE)
+
+    assert [limits.address(HERE) for _ in range(3)] == [0, 0, 1.0]
+
+
 def test_a_clock_that_goes_back_takes_nothing_away(clock: FakeClock) -> None:
     buckets = Buckets(Rate(1, 2), monotonic=clock.monotonic)
     buckets.take("a")
