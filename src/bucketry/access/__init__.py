@@ -6,7 +6,7 @@ See ``docs/rfcs/0006-access.md``.
 from __future__ import annotations
 
 from bucketry.access.access_file import AccessFile
-from bucketry.access.actions import ALL_ACTIONS, Action
+from bucketry.access.actions import ALL_ACTIONS, Action, nearest_action
 from bucketry.access.errors import (
     AccessError,
     AccessFileInvalid,
@@ -59,6 +59,7 @@ __all__ = [
     "is_token",
     "make_token",
     "near_misses",
+    "nearest_action",
     "parse_access",
     "parse_htpasswd",
     "parse_scopes",

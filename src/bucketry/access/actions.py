@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 
@@ -27,6 +29,26 @@ class Action(StrEnum):
 
 
 ALL_ACTIONS: Final = frozenset(Action)
+
+_ALIASES: Final[Mapping[str, Action]] = MappingProxyType(
+    {
+        "read": Action.PULL,
+        "write": Action.PUSH,
+        "create": Action.PUSH,
+        "update": Action.OVERWRITE,
+        "move": Action.OVERWRITE,
+        "remove": Action.DELETE,
+        "list": Action.CATALOG,
+        "all": Action.ADMIN,
+        "*": Action.ADMIN,
+    }
+)
+
+
+def nearest_action(text: str) -> Action | None:
+    """The action that is meant, most likely, by what is none: by its spelling, or what others call it."""
+    alike = difflib.get_close_matches(text.lower(), list(Action), n=1)
+    return _ALIASES.get(text.lower()) or (Action(alike[0]) if alike else None)
 
 
 def in_order(actions: Iterable[Action]) -> tuple[Action, ...]:

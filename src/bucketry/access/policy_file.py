@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bucketry.access.access_file import AccessFile
-from bucketry.access.actions import Action
+from bucketry.access.actions import Action, nearest_action
 from bucketry.access.errors import AccessFileInvalid, PrincipalInvalid
 from bucketry.access.patterns import TextGlob, repository_glob
 from bucketry.access.policy_warnings import warnings_of
@@ -58,17 +58,6 @@ _HEADER: Final = re.compile(r"\s*\[\[\s*(?P<name>[a-z]+)\s*\]\]\s*(?:#.*)?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TAGS: Final = re.compile(r"[A-Za-z0-9_*][A-Za-z0-9._*-]{0,127}")
 _HEADER_TEXT: Final = re.compile(r"[ !#-\[\]-~]*")
-_ALIASES: Final[Mapping[str, Action]] = {
-    "read": Action.PULL,
-    "write": Action.PUSH,
-    "create": Action.PUSH,
-    "update": Action.OVERWRITE,
-    "move": Action.OVERWRITE,
-    "remove": Action.DELETE,
-    "list": Action.CATALOG,
-    "all": Action.ADMIN,
-    "*": Action.ADMIN,
-}
 _MEMBERS: Final = ("user", "robot", "cert")
 
 
@@ -318,10 +307,8 @@ class _Reader:
             try:
                 yield Action(text)
             except ValueError:
-                known = [action.value for action in Action]
-                alike = difflib.get_close_matches(text.lower(), known, n=1)
-                near = _ALIASES.get(text.lower()) or (alike[0] if alike else None)
-                hint = f"did you mean {near}?" if near else f"there are {_enumerated(known)}"
+                near = nearest_action(text)
+                hint = f"did you mean {near}?" if near else f"there are {_enumerated(list(Action))}"
                 self._wrong(where, f"allow: {quoted(text)} is no action; {hint}")
 
     def _claims(self, where: str, table: Mapping[str, object], who: Sequence[str]) -> ClaimGlobs:
