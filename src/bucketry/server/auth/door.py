@@ -90,19 +90,27 @@ class Door:
         self._id_tokens = IdTokens(book.access.issuers, clock=clock)
         self._clock = clock
         self._external = None if book.access.token is None else ExternalTokens(book.access.token, clock=clock)
+        self._replaced: list[ExternalTokens] = []
+        """They may still load keys for requests that came before."""
 
     def changed(self, book: Book) -> None:
         """Before a new book is in force. Raises `ValueError` where it cannot be."""
+        token, external = book.access.token, self._external
+        if token is None:
+            external = None
+        elif external is None or external.service != token:
+            external = ExternalTokens(token, clock=self._clock)
         self._id_tokens.pin(book.access.issuers)
-        external = None if book.access.token is None else ExternalTokens(book.access.token, clock=self._clock)
+        if self._external is not None and self._external is not external:
+            self._replaced.append(self._external)
         self._external = external
 
     async def close(self) -> None:
         await self._rulebook.close()
         await self._keys.close()
         await self._id_tokens.close()
-        if self._external is not None:
-            await self._external.close()
+        for external in (*self._replaced, *([] if self._external is None else [self._external])):
+            await external.close()
         self._passwords.close()
 
     @property
