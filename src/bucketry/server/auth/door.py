@@ -203,24 +203,25 @@ class Door:
         users = self._rulebook.book.users
         stored = users.stored(name)
         again = self._passwords.is_no_guess(name, password, stored=stored)
-        attempt = None if again else self._logins.attempt(address, name)
+        attempt = self._logins.attempt(address, name, guess=not again)
         try:
             right = await self._passwords.check(
                 name, password, stored=stored, verify=lambda: users.verify(name, password)
             )
         except BaseException:
-            if attempt is not None:
-                self._logins.undecided(attempt)
+            self._logins.undecided(attempt)
             raise
         if not right:
             raise CredentialsRefused(_WRONG, reason=Reason.PASSWORD)
-        if attempt is not None:
-            self._logins.succeeded(attempt)
+        self._logins.succeeded(attempt)
         return Principal("user", name, method=Method.PASSWORD)
 
     async def _by_token(self, token: str, address: str) -> _Identity:
         if is_token(token):
             return await self._robot(token, address), None
+        known = await self._tokens.remembered(token)
+        if known is not None:
+            return await self._still(known.principal), known.scopes
         issuer = jose.issuer_of(token)
         if issuer == self._issuer:
             claims = await self._tokens.verify(token)
@@ -237,10 +238,11 @@ class Door:
             token = parse_token(text)
         except TokenInvalid as error:
             raise CredentialsRefused(str(error), reason=Reason.MALFORMED) from None
+        attempt = self._logins.attempt(address, f"robot:{token.name}", guess=False)
         record = await self._robots.get(token.name)
         standing = Standing.WRONG if record is None else record.standing(token, self._clock.now())
         if record is None or standing is Standing.WRONG:
-            # Only now: one robot may send many requests at once, and nobody can guess its token.
+            # Charged only now: one robot may send many requests at once, and nobody can guess its token.
             self._logins.attempt(address, f"robot:{token.name}")
             raise CredentialsRefused("this token is no robot's of this registry", reason=Reason.PASSWORD)
         if standing is not Standing.GOOD:
@@ -248,6 +250,7 @@ class Door:
                 f"the token of robot {token.name} is {standing.value}: ask for another",
                 reason=Reason.EXPIRED if standing is Standing.EXPIRED else Reason.GONE,
             )
+        self._logins.succeeded(attempt)
         return record.principal()
 
     async def _still(self, principal: Principal) -> Principal:
