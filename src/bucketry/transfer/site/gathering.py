@@ -12,7 +12,7 @@ from bucketry.oci import Descriptor, Digest, Kind, Platform, media_types
 from bucketry.transfer.contract import RawManifest, Source
 from bucketry.transfer.crew import closing, crew
 from bucketry.transfer.errors import ImageMissing, NameUnusable
-from bucketry.transfer.selection import choose, parsed, tagged_beside, with_referrers
+from bucketry.transfer.selection import blobs_of, choose, parsed, tagged_beside, with_referrers
 from bucketry.transfer.site import paths
 from bucketry.transfer.site.state import Entry, PlatformSize
 from bucketry.transfer.work import Work
@@ -105,6 +105,8 @@ async def gather(work: Work, images: Sequence[ImageToPublish], *, referrers: boo
     async with crew(_IMAGES_AT_ONCE) as tasks:
         for number, image in enumerate(images):
             await tasks.begin(one, number, image)
+    # A blob is sent once, by one of the sizes that it is said to have: they are all the same, or this raises.
+    blobs_of(manifest for each in read.values() for manifest in each.manifests)
     found: dict[str, Wanted] = {}
     for number, image in enumerate(images):
         wanted, image_read = found.setdefault(image.name, Wanted(image.name)), read[number]

@@ -104,10 +104,11 @@ async def publish(
     known = held.state if held is not None else State(format=FORMAT, created=clock(), nonce="")
     check_manifests(wanted.values(), keeps_headers=site.keeps_headers)
     others = [page.path for page in pages(known)]
-    check_collisions(known, wanted.values(), others, keeps_headers=site.keeps_headers, prune=prune)
+    check = partial(check_collisions, wanted=wanted.values(), others=others, keeps_headers=site.keeps_headers)
+    check(known)
     if held is None:
         held = await work.patiently(site.url, lambda: state.create(clock()))
-    run = _Publishing(work, counted, state, wanted, pages, clock, grace if prune else None, rehearsal)
+    run = _Publishing(work, counted, state, wanted, pages, clock, grace if prune else None, rehearsal, check)
     try:
         held = await run.run(held)
     finally:
@@ -142,6 +143,7 @@ class _Publishing:
         clock: Callable[[], float],
         grace: float | None,
         rehearsal: RehearsedSite | None,
+        check: Callable[[State], None],
     ) -> None:
         self._work = work
         self._site = site
@@ -149,6 +151,7 @@ class _Publishing:
         self._wanted = wanted
         self._clock = clock
         self._grace = grace
+        self._check = check
         self._files = SiteFiles(site, work)
         self._repositories = {name: SiteRepository(site, name, sizes=self._files.sizes) for name in wanted}
         self._needed = frozenset(path for each in wanted.values() for path in each.paths(twins=not site.keeps_headers))
@@ -236,6 +239,8 @@ class _Publishing:
             # Nothing is deleted that was not announced before, with a new number.
             if state.removals != removals:
                 raise _LookAgain
+            # A tag that was taken up and cannot be written would be in everybody's way.
+            self._check(state)
 
         def claim(state: State) -> State:
             check(state)

@@ -94,26 +94,28 @@ def check_manifests(wanted: Iterable[Wanted], *, keeps_headers: bool) -> None:
                 )
 
 
-def check_collisions(
-    state: State, wanted: Iterable[Wanted], others: Iterable[str], *, keeps_headers: bool, prune: bool
-) -> None:
+def check_collisions(state: State, wanted: Iterable[Wanted], others: Iterable[str], *, keeps_headers: bool) -> None:
     """That in a folder no path would be a file and a folder at once. Raises `NameUnusable`.
 
-    ``others``: files that belong to no repository. ``prune``: what was published before is to leave.
+    ``others``: files that belong to no repository. What leaves counts, too: it is there until it was deleted, which
+    is last.
     """
     if keeps_headers:
         return
     tags: dict[str, set[str]] = {}
     for repository in wanted:
         tags.setdefault(repository.name, set()).update(repository.tags)
-    if not prune:
-        for name, published in state.repositories.items():
-            tags.setdefault(name, set()).update(published.tags)
+    for name, published in state.repositories.items():
+        tags.setdefault(name, set()).update(published.tags)
+    for path in (*state.leaving, *state.going):
+        found = paths.parse(path)
+        if found is not None:
+            tags.setdefault(found.name, set())
     collision = find_collision(tags, others)
     if collision is not None:
         raise NameUnusable(
-            f"in a folder {collision} would have to be a file and a folder at once: "
-            "give the repository or the tag another name, or publish to a bucket"
+            f"in a folder {collision} would have to be a file and a folder at once: give the repository or the tag "
+            "another name, prune what is there first (--prune, and again after the grace), or publish to a bucket"
         )
 
 

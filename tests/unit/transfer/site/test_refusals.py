@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.unit.transfer.site.worlds import World, image
 
 from bucketry.oci import media_types
 from bucketry.store.site import Served
-from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused
+from bucketry.transfer.errors import ImageMissing, NameUnusable, Refused, SourceDamaged
 from bucketry.transfer.site.derived import SitePage
 
 
@@ -116,6 +117,55 @@ class TestRefusals:
         bucket = World(tmp_path)
         await bucket.publish((source, *first), (source, *second))
         assert bucket.found == []
+
+    @pytest.mark.parametrize("prune", [True, False])
+    async def test_a_file_where_the_folder_of_what_leaves_is(self, tmp_path: Path, prune: bool) -> None:
+        """And once that is gone there may be one. Nobody else is held up by it."""
+        world, source = World(tmp_path, keeps_headers=False), MemorySource(image(1))
+        await world.publish((source, "app/manifests/latest", "latest"))
+        await world.publish((source, "other", "latest"), prune=True)
+        await self.refused(world, NameUnusable, (source, "app", "latest"), match="prune what is there", prune=prune)
+        await world.publish((source, "another", "latest"))
+        world.now += 4000
+        await world.publish((source, "other", "latest"), prune=True)
+        await world.publish((source, "app", "latest"))
+        assert world.found == []
+
+    async def test_a_folder_where_the_file_of_a_tag_is_that_a_prune_drops(self, tmp_path: Path) -> None:
+        world, source = World(tmp_path, keeps_headers=False), MemorySource(image(1))
+        await world.publish((source, "app", "latest"))
+        await self.refused(
+            world, NameUnusable, (source, "app/manifests/latest", "latest"), match="prune what is there", prune=True
+        )
+
+    async def test_a_name_that_collides_with_what_was_published_meanwhile(self, tmp_path: Path) -> None:
+        """A tag that was taken up and could not be written would be in everybody's way."""
+        world, source = World(tmp_path, keeps_headers=False), MemorySource(image(1))
+        await world.publish((source, "other", "latest"))
+        site = world.site()
+        published = False
+
+        async def meanwhile(operation: str, path: str) -> None:
+            nonlocal published
+            if (operation, path, published) == ("put", "bucketry-site.json", False):
+                published = True
+                await world.publish((source, "app/manifests/latest", "latest"))
+
+        site.before = meanwhile
+        with pytest.raises(NameUnusable, match="a file and a folder at once"):
+            await world.publish((source, "app", "latest"), site=site)
+        await world.publish((source, "another", "latest"))
+        assert world.state().names() == ["another", "app/manifests/latest", "other"]
+        assert world.found == []
+
+    async def test_a_blob_of_two_sizes(self, world: World) -> None:
+        one, source = image(1), MemorySource(image(1))
+        document = json.loads(one.manifest.body)
+        document["layers"][0]["size"] += 1
+        source.add(raw(document), tag="other")
+        await self.refused(
+            world, SourceDamaged, (source, "app", "latest"), (source, "app", "other"), match="by one manifest"
+        )
 
     async def test_a_page_where_a_repository_is(self, tmp_path: Path) -> None:
         world = World(tmp_path, keeps_headers=False)
