@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from bucketry import __version__
-from bucketry.cli import access, adopt, config, copy, doctor, inspect, login, publish, pull, push, serve, version
+from bucketry.cli import access, adopt, config, copy, doctor, inspect, login, publish, pull, push, serve, token, version
 from bucketry.cli.output import complain
 
 FAILED, USAGE, BROKEN, INTERRUPTED = 1, 2, 3, 130
@@ -90,6 +90,17 @@ def build() -> App:
     rules.command(access.explain, help_epilogue=access.EXPLAIN_EXAMPLES)
     rules.command(access.hash_, name="hash", help_epilogue=access.HASH_EXAMPLES)
     app.command(rules)
+    robots = App(
+        name="token",
+        help="Make tokens for programs, list and revoke them.",
+        help_epilogue="",
+        default_parameter=_NO_DEFAULTS,
+        sort_key=10,
+    )
+    robots.command(token.create, help_epilogue=token.CREATE_EXAMPLES)
+    robots.command(token.list_, name="list", help_epilogue=token.LIST_EXAMPLES)
+    robots.command(token.revoke, help_epilogue=token.REVOKE_EXAMPLES)
+    app.command(robots)
     app.command(version.version, help_epilogue="", sort_key=11)
     return app
 

@@ -1,0 +1,123 @@
+"""Robots from their making to their end: made and revoked by the command line, known to servers that run meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.api import Api
+from tests.support.images import make_image
+from tests.support.server import Server, assert_no_fault, bucketry
+from tests.transfer.command import Person
+
+RULES = """
+[[rule]]
+who = ["robot:ci"]
+allow = ["catalog"]
+
+[[rule]]
+who = ["anonymous"]
+repositories = ["public/**"]
+allow = ["pull"]
+"""
+IMAGE = make_image(71, (300,))
+RELOAD = 0.3
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    (tmp_path / "access.toml").write_text(RULES)
+    options = ("--access", str(tmp_path / "access.toml"), "--set", f"access.reload={RELOAD}s", "--workers", "2")
+    with bucketry(str(tmp_path / "store"), tmp_path / "server", options=options) as running:
+        yield running
+        assert_no_fault(running)
+        assert "bktr_ci" not in running.log()
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Person:
+    return Person.at(tmp_path / "person")
+
+
+def basic(password: str, name: str = "anything") -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def made(person: Person, store: Path, *options: str) -> str:
+    done = person.types("token", "create", "ci", *options, "--store", store, "-q")
+    assert done.code == 0, done.err
+    return done.out.removesuffix("\n")
+
+
+def push(api: Api, headers: dict[str, str], repository: str) -> int:
+    for blob in (IMAGE.config, *IMAGE.layers):
+        answer = api.request("POST", f"/v2/{repository}/blobs/uploads/?digest={blob.digest}", blob.data, headers)
+        if answer.status != 201:
+            return answer.status
+    types = {**headers, "Content-Type": IMAGE.manifest.media_type}
+    return api.request("PUT", f"/v2/{repository}/manifests/v1", IMAGE.manifest.data, types).status
+
+
+def test_a_robot_may_what_its_list_says_and_rules_add_to_it(server: Server, person: Person, tmp_path: Path) -> None:
+    api = Api(server.port)
+    token = made(person, tmp_path / "store", "--repository", "team/*", "--allow", "pull,push", "--expires", "90d")
+    assert push(api, basic(token), "team/app") == 201
+    assert push(api, {"Authorization": f"Bearer {token}"}, "team/app") == 201
+    assert push(api, basic(token), "other/app") == 403
+    answer = api.request("DELETE", "/v2/team/app/manifests/v1", headers=basic(token))
+    assert answer.error() == (403, "DENIED")
+    assert "robot:ci may not delete from team/app" in answer.message
+    answer = api.request("GET", "/v2/_catalog", headers=basic(token))
+    assert json.loads(answer.body) == {"repositories": ["team/app"]}
+    answer = api.request(
+        "GET", "/token?service=bucketry&scope=repository:team/app:pull,push,delete", None, basic(token)
+    )
+    assert answer.json()["scope"] == "repository:team/app:pull,push"
+
+
+def test_a_token_that_is_not_whole_is_told_from_one_that_is_wrong(
+    server: Server, person: Person, tmp_path: Path
+) -> None:
+    api = Api(server.port)
+    token = made(person, tmp_path / "store", "--repository", "team/*", "--allow", "pull")
+    cut = api.request("GET", "/v2/", headers=basic(token[:-1]))
+    assert cut.error() == (401, "UNAUTHORIZED")
+    assert "cut off or mistyped" in cut.message
+    assert token[:-1] not in cut.message
+    assert person.types("token", "revoke", "ci", "--store", tmp_path / "store").code == 0
+    other = made(person, tmp_path / "store", "--repository", "team/*", "--allow", "pull")
+    time.sleep(RELOAD)
+    wrong = api.request("GET", "/v2/", headers=basic(token))
+    assert wrong.error() == (401, "UNAUTHORIZED")
+    assert "no robot's of this registry" in wrong.message
+    assert api.request("GET", "/v2/", headers=basic(other)).status == 200
+
+
+def test_a_revoked_robot_is_refused_in_time_and_so_is_what_its_token_got(
+    server: Server, person: Person, tmp_path: Path
+) -> None:
+    api = Api(server.port)
+    token = made(person, tmp_path / "store", "--repository", "team/*", "--allow", "pull,push")
+    got = api.request("GET", "/token?service=bucketry&scope=repository:team/app:pull,push", None, basic(token)).json()
+    bearer = {"Authorization": f"Bearer {got['token']}"}
+    assert push(api, bearer, "team/app") == 201
+    revoked = person.types("token", "revoke", "ci", "--store", tmp_path / "store")
+    assert revoked.code == 0
+    time.sleep(RELOAD + 0.1)
+    for headers in (basic(token), bearer):
+        for _ in range(4):  # so that both workers answer
+            answer = api.request("GET", "/v2/team/app/manifests/v1", headers=headers)
+            assert answer.error() == (401, "UNAUTHORIZED")
+    assert "revoked: ask for another" in api.request("GET", "/v2/", headers=basic(token)).message
+
+
+def test_an_expired_robot_is_refused(server: Server, person: Person, tmp_path: Path) -> None:
+    token = made(person, tmp_path / "store", "--repository", "team/*", "--allow", "pull", "--expires", "1s")
+    time.sleep(1.1)
+    answer = Api(server.port).request("GET", "/v2/", headers=basic(token))
+    assert answer.error() == (401, "UNAUTHORIZED")
+    assert "expired: ask for another" in answer.message
