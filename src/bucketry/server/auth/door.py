@@ -125,16 +125,28 @@ class Door:
             return Challenge(token.realm, token.service)
         return Challenge(f"{origin}{TOKEN_PATH}", self._service)
 
-    async def enter(self, authorization: str | None, *, address: str, origin: str) -> Visitor:
-        """Who sends a request. Raises `Challenged` for credentials that are not taken, and what tells of a wait."""
+    async def enter(
+        self, authorization: str | None, *, address: str, origin: str, certificate: str | None = None
+    ) -> Visitor:
+        """Who sends a request. Raises `Challenged` for credentials that are not taken, and what tells of a wait.
+
+        ``certificate``: the header of a proxy that is trusted; it counts where there are no credentials.
+        """
         challenge = self.challenge(origin)
         try:
-            principal, scopes = await self._identity(authorization, address)
+            principal, scopes = await self._identity(authorization, address, certificate)
         except CredentialsRefused as error:
             raise Challenged(error.message, challenge.header(error="invalid_token"), reason=error.reason) from error
         return Visitor(principal, self._rulebook.book.policy, challenge, scopes)
 
-    async def issue(self, authorization: str | None, parameters: Sequence[tuple[str, str]], *, address: str) -> Issued:
+    async def issue(
+        self,
+        authorization: str | None,
+        parameters: Sequence[tuple[str, str]],
+        *,
+        address: str,
+        certificate: str | None = None,
+    ) -> Issued:
         """A token for what was asked and is allowed; of a stranger, for what strangers may.
 
         Raises `CredentialsRefused`, `ParameterInvalid`.
@@ -143,7 +155,7 @@ class Door:
         if any(one != self._service for one in service):
             raise ParameterInvalid(f"this token service is for {self._service}, and for no other")
         scopes = parse_scopes([value for name, value in parameters if name == "scope"])
-        principal, held = await self._identity(authorization, address)
+        principal, held = await self._identity(authorization, address, certificate)
         if held is not None:
             raise CredentialsRefused("a token is no reason to give out another: send a password", reason=Reason.CLAIMS)
         policy = self._rulebook.book.policy
@@ -181,9 +193,9 @@ class Door:
 
     # Credentials
 
-    async def _identity(self, authorization: str | None, address: str) -> _Identity:
+    async def _identity(self, authorization: str | None, address: str, certificate: str | None) -> _Identity:
         if authorization is None:
-            return ANONYMOUS, None
+            return (ANONYMOUS if certificate is None else self._by_certificate(certificate)), None
         scheme, _, rest = authorization.partition(" ")
         match scheme.lower():
             case "basic":
@@ -192,6 +204,17 @@ class Door:
             case "bearer":
                 return await self._by_token(rest.strip(), address)
         raise CredentialsRefused("credentials are Basic or Bearer, and these are neither", reason=Reason.MALFORMED)
+
+    def _by_certificate(self, header: str) -> Principal:
+        # Here, so that a server that looks at no certificates loads nothing of it.
+        from bucketry.server.auth.client_certificates import read_header
+
+        certificate = read_header(header)
+        certificate.check(datetime.fromtimestamp(self._clock.now(), UTC))
+        principal = self._rulebook.book.access.certificate(certificate.names)
+        if principal is None:
+            raise CredentialsRefused("the client certificate bears no name that rules could mean", reason=Reason.CLAIMS)
+        return principal
 
     async def _by_password(self, name: str, password: str, address: str) -> Principal:
         """A password may be a robot's token or an ID token, whatever the name: clients have no other place for it."""

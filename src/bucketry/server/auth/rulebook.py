@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -18,7 +18,7 @@ MAX_FILE: Final = 8 * 1024 * 1024
 
 _log = structlog.get_logger("bucketry.access")
 
-_Mark: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+_Mark: TypeAlias = tuple[tuple[int, int, int, int] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +34,34 @@ class Book:
 
 def read_book(path: Path) -> Book:
     """Raises `AccessError`, whose lines say what is wrong and where; `OSError`. Blocks."""
-    access = parse_access(_text(path), path=str(path))
-    users, files, warnings = Users({}), [path], access.warnings
+    # Before each is read: one that is changed while it is read has another stamp at the next look, and is read again.
+    mark: _Mark = (_stamp(path),)
+    access = _from_its_folder(parse_access(_text(path), path=str(path)), path.parent)
+    users, warnings = Users({}), access.warnings
     if access.users is not None:
-        # As the file says it, from where the file is.
-        users_path = path.parent / access.users
+        users_path = Path(access.users)
+        mark = (*mark, _stamp(users_path))
         users = parse_htpasswd(_text(users_path), path=str(users_path))
-        files.append(users_path)
         unknown = [
             f"{path}: {place} names {who}, and {users_path} has no such user"
             for who, place in access.named.items()
             if who.startswith("user:") and who.removeprefix("user:") not in users
         ]
         warnings = (*warnings, *users.warnings, *unknown)
-    return Book(access, access.policy, users, warnings, _mark(files))
+    return Book(access, access.policy, users, warnings, mark)
+
+
+def _from_its_folder(access: AccessFile, folder: Path) -> AccessFile:
+    """With paths from where the file is, as it says them, and not from where the server was started."""
+
+    def placed(path: str | None) -> str | None:
+        return None if path is None else str(folder / path)
+
+    issuers = tuple(replace(one, keys=placed(one.keys), ca=placed(one.ca)) for one in access.issuers)
+    token = access.token
+    if token is not None and "://" not in token.jwks:
+        token = replace(token, jwks=str(folder / token.jwks))
+    return replace(access, users=placed(access.users), issuers=issuers, token=token)
 
 
 def _text(path: Path) -> str:
@@ -65,12 +79,13 @@ def _mark(files: list[Path]) -> _Mark:
     return tuple(_stamp(file) for file in files)
 
 
-def _stamp(file: Path) -> tuple[int, int, int] | None:
+def _stamp(file: Path) -> tuple[int, int, int, int] | None:
     try:
         status = os.stat(file)
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    # The time of the change of the file itself, too: that of its content is whoever copies it to choose.
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 class Rulebook:
@@ -90,7 +105,8 @@ class Rulebook:
         self._reload = reload
         self.changed: Callable[[Book], object] = lambda book: None
         self._sleep = sleep
-        self._refused: _Mark | None = None
+        self._refused: str | None = None
+        """Why, as it was logged last."""
         self._watching: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -108,15 +124,17 @@ class Rulebook:
 
     async def look(self) -> None:
         """Takes the files up where they changed. Never raises: what is wrong is logged once, and changes nothing."""
-        mark = await asyncio.to_thread(self._marks)
-        if mark in (self.book.mark, self._refused):
+        if await asyncio.to_thread(self._marks) == self.book.mark:
+            self._refused = None
             return
         try:
             book = await asyncio.to_thread(read_book, self._path)
             self.changed(book)
         except (AccessError, OSError, ValueError) as error:
-            self._refused = mark
-            _log.warning("the new rules are refused, and the old ones stay", file=str(self._path), error=str(error))
+            # Tried again at each look: what was missing may be a file that comes later, and whose name is new.
+            if str(error) != self._refused:
+                _log.warning("the new rules are refused, and the old ones stay", file=str(self._path), error=str(error))
+            self._refused = str(error)
             return
         self._refused = None
         self.book = book
@@ -127,5 +145,5 @@ class Rulebook:
     def _marks(self) -> _Mark:
         files = [self._path]
         if self.book.access.users is not None:
-            files.append(self._path.parent / self.book.access.users)
+            files.append(Path(self.book.access.users))
         return _mark(files)
