@@ -147,9 +147,11 @@ class Parallel:
         size: int | None = None,
         part_size: int | None = None,
         expires: float | None = None,
+        mount: bool = True,
     ) -> Blob | Opened:
         """The blob, where the repository has it or may mount it from any other; else a session for it.
 
+        ``mount``: whether whoever asks may read every repository, so that another one's blob may be mounted.
         ``part_size`` is a wish; see `bucketry.registry.partition.part_size_for` for what becomes of it. ``expires``:
         seconds that `Opened.put` is wanted for; None where the caller has no use for one. It is given for a SHA-256
         and a size up to `put_up_to`: then part 1 is the whole blob, and nothing is read back.
@@ -164,7 +166,7 @@ class Parallel:
             most=None if direct else self._settings.memory,
         )
         if digest is not None:
-            found = await self._present(repository, digest)
+            found = await self._present(repository, digest, mount=mount)
             if found is not None:
                 return found
             if expires is not None and size is not None and self._checked.takes(digest, size):
@@ -354,11 +356,11 @@ class Parallel:
             self._ended.add(session_id, None, None if is_checked(ticket) else ticket.key)
             return
 
-    async def _present(self, repository: str, digest: Digest) -> Blob | None:
+    async def _present(self, repository: str, digest: Digest, *, mount: bool) -> Blob | None:
         try:
             return await self._blobs.stat(repository, digest)
         except BlobUnknown:
-            return await self._blobs.mount(repository, digest, None)
+            return await self._blobs.mount(repository, digest, None) if mount else None
 
     async def _open(self, ticket: Ticket) -> Session:
         """The session, where it takes parts."""

@@ -55,6 +55,10 @@ class Call:
     def guard(self) -> TagGuard:
         return FREE if self.visitor is None else self.visitor.guard(self.repository)
 
+    def may_mount(self, source: str | None) -> bool:
+        """Whether a blob may be mounted from ``source``; None: from wherever it is."""
+        return self.visitor is None or self.visitor.may_mount(source)
+
     @property
     def repository(self) -> str:
         return self.target.repository

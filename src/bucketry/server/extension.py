@@ -67,6 +67,7 @@ class ExtensionHandlers:
             size=asked.size,
             part_size=asked.part_size,
             expires=self._presign_expires,
+            mount=call.may_mount(None),
         )
         if isinstance(found, Blob):
             return _answer(wire.Present(digest=str(found.digest), size=found.size), 200)

@@ -243,7 +243,7 @@ class Handlers:
         if mount is not None:
             wanted, source = Digest.parse(mount), call.query("from")
             source = None if source is None else _source(source)
-            if call.visitor is None or call.visitor.may_mount(source):
+            if call.may_mount(source):
                 blob = await self._registry.blobs.mount(call.repository, wanted, source)
                 if blob is not None:
                     return self._created(call, blob.digest)

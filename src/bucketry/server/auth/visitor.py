@@ -93,10 +93,10 @@ class Visitor:
     def may_mount(self, source: str | None) -> bool:
         """Whether a blob may be mounted from ``source``; None: from wherever it is.
 
-        A token for a push names the target, and the source only where the client knew it.
+        A token is for the repositories that it was asked for, so with one no blob comes from wherever it is.
         """
         if source is None:
-            return self.policy.may_pull_all(self.principal)
+            return self.scopes is None and self.policy.may_pull_all(self.principal)
         return self.may(Action.PULL, source)
 
     def sees(self, repository: str) -> bool:
