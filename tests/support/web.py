@@ -24,6 +24,12 @@ error_log stderr notice;
 events {{}}
 http {{
   access_log {folder}/access.log;
+  types {{
+    text/html html;
+    application/json json;
+  }}
+  gzip on;
+  gzip_types *;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
@@ -123,18 +129,18 @@ def _nginx(server: str, folder: Path, port: int, path: str) -> Iterator[Daemon]:
 
 @contextmanager
 def caddy(root: Path, folder: Path, tls: Tls) -> Iterator[WebServer]:
-    """The site in ``root`` by https, with a certificate that Caddy makes itself, below the authority of ``tls``."""
+    """As `nginx`, with a certificate that Caddy makes itself, below the authority of ``tls``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (https,) = free_ports(1)
+    http, https = free_ports(2)
     config = folder / "Caddyfile"
     config.write_text(CADDY.format(root=root, tls=tls))
     env = {
         "PATH": search_path(),
         "HOME": str(folder),
-        "SITE": f"https://127.0.0.1:{https}",
+        "SITE": f"http://127.0.0.1:{http}, https://127.0.0.1:{https}",
         "SITE_ROOT": str(root),
     }
     log = folder / "log"
     daemon = Daemon(start([tool("caddy"), "run", "--config", config], log, env=env, cwd=folder), log)
     with ended(daemon, lambda: answers(https, "/v2/", tls)):
-        yield WebServer(0, https, daemon, folder / "none")
+        yield WebServer(http, https, daemon, folder / "none")

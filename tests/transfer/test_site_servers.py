@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from tests.support.images import Blob, Image, Index, make_image, make_index, to_json, write_layout
+from tests.support.tls import Tls, make_tls
+from tests.support.tools import search_path, tool
+from tests.support.web import WebServer, caddy, nginx
 from tests.transfer.command import Person
-from tests.transfer.web_servers import caddy, nginx
 
 from bucketry.store.site_folder import FolderSite
 
@@ -26,7 +29,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
-SERVERS: dict[str, Callable[[Path, Path], AbstractContextManager[str]]] = {"nginx": nginx, "caddy": caddy}
+SERVERS: dict[str, Callable[[Path, Path, Tls], AbstractContextManager[WebServer]]] = {"nginx": nginx, "caddy": caddy}
 
 
 def docker_image() -> Image:
@@ -103,8 +106,19 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 def host(
     request: pytest.FixtureRequest, published: Published, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
-    with SERVERS[request.param](published.folder, tmp_path_factory.mktemp("server") / "scratch") as address:
-        yield Host(address)
+    folder = tmp_path_factory.mktemp("server")
+    with SERVERS[request.param](published.folder, folder, make_tls(folder / "tls")) as server:
+        # nginx names the file that it has something against.
+        assert "bucketry-nginx.conf" not in server.daemon.log()
+        yield Host(f"127.0.0.1:{server.http}")
+
+
+def test_caddy_has_nothing_against_its_file(published: Published, tmp_path: Path) -> None:
+    command = [tool("caddy"), "validate", "--config", str(published.folder / "Caddyfile")]
+    env = {"PATH": search_path(), "HOME": str(tmp_path), "SITE": "http://127.0.0.1:8080"}
+    said = subprocess.run(command, env=env, cwd=published.folder, capture_output=True, text=True, timeout=30)
+    assert said.returncode == 0, said.stderr
+    assert '"level":"warn"' not in said.stderr, said.stderr
 
 
 @pytest.mark.parametrize(
