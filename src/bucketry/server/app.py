@@ -94,6 +94,16 @@ class App:
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
                 answer.noted.error = error
                 response, failure = self._failed(error, request_id, answer.route)
+            if self._audit is not None:
+                # Before the answer: what a client was told is on record, whatever happens to this process.
+                self._audit.request(
+                    request,
+                    answer.noted,
+                    status=CLIENT_CLOSED if gone_away else response.status_code,
+                    digest=response.headers.get("docker-content-digest"),
+                    request_id=request_id,
+                    address=client,
+                )
             # A client that waits for a go-ahead has sent nothing yet: reading would make the server give it.
             if (response.status_code >= 400 or scope["method"] in _WITH_BODY) and (
                 body.received or "expect" not in request.headers
@@ -119,16 +129,6 @@ class App:
                 received=body.received,
                 sent=answer.sent,
             )
-            if self._audit is not None:
-                self._audit.request(
-                    scope["method"],
-                    answer.noted,
-                    status=answer.status,
-                    digest=answer.header("docker-content-digest"),
-                    presented="authorization" in request.headers,
-                    request_id=request_id,
-                    address=client,
-                )
             if self._access.on:
                 line: dict[str, Any] = {
                     "method": scope["method"],
@@ -330,10 +330,6 @@ class _Answer:
         self.noted = Noted()
         self.sent = 0
         self._headers: list[tuple[bytes, bytes]] = []
-
-    def header(self, name: str) -> str | None:
-        """Of the answer, once its head has left."""
-        return next((value.decode("latin-1") for key, value in self._headers if key == name.encode()), None)
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

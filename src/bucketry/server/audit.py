@@ -16,6 +16,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 import structlog
+from starlette.requests import Request
 
 from bucketry.access import Action, is_token
 from bucketry.oci import Digest, parse_reference
@@ -170,25 +171,25 @@ class Audit:
 
     def request(
         self,
-        http_method: str,
+        request: Request,
         noted: Noted,
         *,
         status: int,
         digest: str | None,
-        presented: bool,
         request_id: str,
         address: str | None,
     ) -> None:
-        """Notes a request that was answered. ``digest``: what the answer calls the content; ``presented``: whether
-        credentials came with it."""
-        target = noted.target
+        """Notes a request before it is answered. ``digest``: what the answer calls the content."""
+        http_method, target = request.method, noted.target
         result = _result(noted, status)
-        if target is None and noted.issued is None and result != "denied":
-            return  # Nobody asked for a token, or not in a way that could be understood.
-        if target is not None and not self._reads and http_method in ("GET", "HEAD") and result != "denied":
-            return
-        if target is not None and target.route is Route.BASE and not presented and not self._reads:
-            return  # So clients ask how to log in, before each push and pull.
+        if target is None:
+            if noted.issued is None and not (noted.asks_token and result == "denied"):
+                return
+        elif not self._reads:
+            if http_method in ("GET", "HEAD") and result != "denied":
+                return
+            if target.route is Route.BASE and "authorization" not in request.headers:
+                return  # So clients ask how to log in, before each push and pull.
         line = Line(
             time=_written(self._now()),
             principal=_principal(noted),
@@ -219,8 +220,11 @@ def _result(noted: Noted, status: int) -> Result:
     if status < 400:
         return "allowed"
     error = noted.error
-    if isinstance(error, Challenged | CredentialsRefused | Denied | TooManyRequests):
+    if isinstance(error, Challenged | CredentialsRefused | Denied):
         return "denied"
+    if isinstance(error, TooManyRequests):
+        # Too many failed logins. Whoever is known and sends too much may do it a little later.
+        return "denied" if noted.visitor is None else "failed"
     return "denied" if isinstance(error, NameUnknown) and not noted.let_in else "failed"
 
 

@@ -28,6 +28,7 @@ class Noted:
     visitor: Visitor | None = None
     let_in: bool = False
     """Whether the door let it through, or there is none."""
+    asks_token: bool = False
     issued: Issued | None = None
     """The token that it got."""
     error: Exception | None = None

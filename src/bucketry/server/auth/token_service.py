@@ -22,6 +22,7 @@ async def answer(door: Door, request: Request, body: RequestBody, noted: Noted, 
     """``noted``: takes down what was given out, or why nothing was.
 
     Raises `Challenged` for credentials that are not taken, `ParameterInvalid`."""
+    noted.asks_token = True
     authorization = request.headers.get("authorization")
     parameters = request.query_params.multi_items()
     if request.method == "POST":
