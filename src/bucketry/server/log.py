@@ -25,7 +25,11 @@ def configure(config: LogConfig) -> None:
     if _is_json(config):
         processors += [structlog.processors.format_exc_info, _render]
     else:
-        processors += [_brief, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+        # The formatter that would be taken where rich is installed shows the values of variables: passwords, keys.
+        render = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
+        processors += [_brief, render]
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog
@@ -66,3 +66,21 @@ def test_line_for_people_is_short_and_printable(capsys: pytest.CaptureFixture[st
     AccessLog(config).write(dict(REQUEST))
     (line,) = capsys.readouterr().err.splitlines()
     assert "GET /v2/\\xe9\\x1b\\n\\ud800 307 (0.1 ms)" in line
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_traceback_shows_no_values(kind: Literal["text", "json"], capsys: pytest.CaptureFixture[str]) -> None:
+    """CVE-2025-48374: what a function was called with may be a password."""
+
+    def broken(password: str) -> None:
+        raise ZeroDivisionError("of the program")
+
+    configure(LogConfig(format=kind))
+    try:
+        broken("".join(["can", "ary"]))
+    except ZeroDivisionError as error:
+        structlog.get_logger("other").error("unexpected error", exc_info=error)
+    log = capsys.readouterr().err
+    assert "of the program" in log
+    assert "in broken" in log
+    assert "canary" not in log
