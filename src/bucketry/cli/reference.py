@@ -118,6 +118,7 @@ _FORMS = {
     "flag": "`true`, `false`",
     "text": "text",
     "listen": "`HOST:PORT`",
+    "header": "name of a header",
     "origin": "URL without a path",
     "url": "URL",
     "networks": "list of networks (CIDR)",

@@ -21,7 +21,7 @@ from bucketry.oci.errors import OCIError
 from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAttempts
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
 from bucketry.server.call import Call, Noted
-from bucketry.server.config import Config
+from bucketry.server.config import Config, LimitsConfig
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
 from bucketry.server.handlers import Handlers
 from bucketry.server.lifetime import Lifetime
@@ -32,6 +32,7 @@ from bucketry.store.contract import StoreError, Unavailable
 
 if TYPE_CHECKING:
     from bucketry.server.audit import Audit
+    from bucketry.server.auth.throttle import RateLimits
 
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}", re.ASCII)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -41,6 +42,7 @@ _UPLOADS = (Route.UPLOADS, Route.UPLOAD, Route.PARALLEL_PART)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
 """Labels of metrics: clients may make up any number of others."""
 
+_PROBES = frozenset({"/healthz", "/readyz"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 DISCARDED = 16 * 1024 * 1024
 """Bytes of a body that are read and thrown away before an answer that did not need them; more are left unread."""
@@ -64,6 +66,8 @@ class App:
         self._drain = lifetime.drain
         self._access = AccessLog(config.log)
         self._audit = _audit(config, metrics)
+        self._limits = _limits(config.limits)
+        self._hsts = f"max-age={config.tls.hsts:.0f}".encode() if config.tls.hsts else None
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,6 +84,8 @@ class App:
         idle = self._config.limits.body_idle_timeout
         body = RequestBody(receive, self._drain, idle=idle)
         answer = _Answer(send, request_id, head=scope["method"] == "HEAD", idle=idle)
+        if scope["scheme"] == "https":
+            answer.hsts = self._hsts
         client = self._client(scope, request)
         self._metrics.requests_in_flight.inc()
         failure: str | None = None
@@ -153,6 +159,8 @@ class App:
         if head > self._config.limits.request_head:
             most = self._config.limits.request_head
             return error_response(431, "UNSUPPORTED", f"the request's head has more than {most} bytes")
+        if self._limits is not None and path not in _PROBES:
+            _wait("this address", self._limits.address(client or ""))
         if path != "/v2" and not path.startswith("/v2/"):
             answer.route = "other"
             door = self._lifetime.door
@@ -162,7 +170,10 @@ class App:
                 # Here, so that a server without rules loads nothing of it.
                 from bucketry.server.auth.token_service import answer as token_answer
 
-                return await token_answer(door, request, body, answer.noted, address=client or "")
+                certificate = self._certificate(request)
+                return await token_answer(
+                    door, request, body, answer.noted, address=client or "", certificate=certificate
+                )
             return await self._other(path, method)
         target = resolve(path)
         answer.route = target.route.value
@@ -192,11 +203,18 @@ class App:
         if door is not None:
             authorization = request.headers.get("authorization")
             try:
-                visitor = await door.enter(authorization, address=client or "", origin=self._origin(request))
+                visitor = await door.enter(
+                    authorization,
+                    address=client or "",
+                    origin=self._origin(request),
+                    certificate=self._certificate(request),
+                )
             except (Challenged, TooManyAttempts):
                 noted.claimed = door.claimed(authorization)
                 raise
             noted.visitor = visitor
+            if self._limits is not None:
+                _wait(str(visitor.principal), self._limits.principal(str(visitor.principal)))
             visitor.require(target, request.method)
         noted.let_in = True
         call = Call(request, target, body, client, visitor)
@@ -273,8 +291,43 @@ class App:
         # It goes into a header, between quotes.
         return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
 
+    def _certificate(self, request: Request) -> str | None:
+        """What a trusted proxy says the client's certificate is. From anyone else it says nothing."""
+        name = self._config.access.certificate_header
+        if name is None:
+            return None
+        peer = _address(request.scope["client"][0]) if request.scope.get("client") else None
+        if peer is None or not self._trusts(peer):
+            return None
+        # More than one is the client's beside the proxy's: joined, they are no certificate, and the request is refused.
+        return ",".join(request.headers.getlist(name)) or None
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def _limits(config: LimitsConfig) -> RateLimits | None:
+    if not config.requests_per_address and not config.requests_per_principal:
+        return None
+    # Here, so that a server without limits loads nothing of it.
+    from bucketry.server.auth.buckets import Rate
+    from bucketry.server.auth.throttle import RateLimits
+
+    def rate(per_second: int) -> Rate | None:
+        return Rate(per_second, max(1.0, per_second * config.request_burst)) if per_second else None
+
+    return RateLimits(
+        monotonic=time.monotonic,
+        by_principal=rate(config.requests_per_principal),
+        by_address=rate(config.requests_per_address),
+    )
+
+
+def _wait(who: str, seconds: float) -> None:
+    if seconds > 0:
+        raise TooManyAttempts(
+            f"too many requests of {who}: wait {math.ceil(seconds)} s, then go on", retry_after=seconds
+        )
 
 
 def _audit(config: Config, metrics: Metrics) -> Audit | None:
@@ -328,17 +381,20 @@ class _Answer:
         self.route = "none"
         """The label of metrics: known once the path is."""
         self.noted = Noted()
+        self.hsts: bytes | None = None
         self.sent = 0
         self._headers: list[tuple[bytes, bytes]] = []
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            hsts = [] if self.hsts is None else [(b"strict-transport-security", self.hsts)]
             message["headers"] = self._headers = [
                 *message["headers"],
                 (b"docker-distribution-api-version", b"registry/2.0"),
                 (b"x-content-type-options", b"nosniff"),
                 (b"x-request-id", self._request_id),
+                *hsts,
             ]
         elif message["type"] == "http.response.body":
             if self._head:

@@ -31,6 +31,7 @@ from bucketry.server.sections import (
     Section,
     ServerConfig,
     StoreConfig,
+    TlsConfig,
     UploadConfig,
 )
 from bucketry.server.units import format_size
@@ -56,6 +57,7 @@ __all__ = [
     "ServerConfig",
     "Setting",
     "StoreConfig",
+    "TlsConfig",
     "UploadConfig",
     "load",
 ]
@@ -257,6 +259,7 @@ def _check_together(config: Config, origins: Mapping[str, str]) -> None:
             f"server.workers ({origins['server.workers']}): a store in memory (store.url) has one worker: "
             "others would not see it"
         )
+    _check_tls(config, origins)
     # By the most workers the setting may mean: a file that is right here is then right on any machine.
     workers = config.server.worker_count(MAX_DEFAULT_WORKERS)
     if upload.memory < upload.part_size * workers:
@@ -265,3 +268,20 @@ def _check_together(config: Config, origins: Mapping[str, str]) -> None:
             f"of {format_size(upload.part_size)} (upload.part_size) for each of {workers} workers; set it to "
             f"{format_size(upload.part_size * workers)} or more, or lower server.workers"
         )
+
+
+def _check_tls(config: Config, origins: Mapping[str, str]) -> None:
+    tls = config.tls
+    for present, missing in (("cert", "key"), ("key", "cert")):
+        if getattr(tls, present) is not None and getattr(tls, missing) is None:
+            raise ConfigError(f"tls.{present} ({origins[f'tls.{present}']}) needs tls.{missing} beside it")
+    for name in ("key_password", "client_ca", "hsts"):
+        if getattr(tls, name) and tls.cert is None:
+            raise ConfigError(f"tls.{name} ({origins[f'tls.{name}']}) needs tls.cert and tls.key beside it")
+    if (tls.client_certificates == "required") != (tls.client_ca is not None):
+        raise ConfigError('tls.client_certificates = "required" and tls.client_ca belong together: set both, or none')
+    if config.access.certificate_header is not None:
+        if not config.server.trusted_proxies:
+            raise ConfigError("access.certificate_header is heeded from server.trusted_proxies only: say who they are")
+        if config.access.file is None:
+            raise ConfigError("access.certificate_header is of use to rules only, and there are none: set access.file")

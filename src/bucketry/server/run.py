@@ -10,14 +10,19 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bucketry.server.config import Config, Loaded
 from bucketry.server.examine import examine
 from bucketry.server.welcome import welcome
-from bucketry.server.worker import load_app
+from bucketry.server.worker import load_app, prepare_log
+
+if TYPE_CHECKING:
+    from bucketry.server.tls import Certificates
 
 FAILED = 1
 _ADVICE = {
@@ -29,6 +34,12 @@ _KILL_MARGIN = 10
 """Seconds a worker has, beyond the grace of its requests, before it is killed."""
 _READ_BUFFER = 256 * 1024
 """Bytes of a connection that are read at once: more than a head may have, so that the app is the one to refuse it."""
+_OVERLAP = 5.0
+"""Seconds that a worker has to start, when workers are replaced, before the one that it stands in for is stopped."""
+_MOST_PROXIES = 256
+"""Addresses of a network that may be one of proxies, and of nobody else."""
+_MOST_FILES = 65_536
+"""Open files (and connections) that a worker may have: as many, where the system lets it."""
 
 
 def run(loaded: Loaded) -> int:
@@ -47,19 +58,26 @@ def run(loaded: Loaded) -> int:
     except _CannotListen as error:
         sys.stderr.write(f"bucketry: {error}\n")
         return FAILED
-    found = examine(config)
-    if found.refusal is not None:
-        sys.stderr.write(f"bucketry: {found.refusal}\n")
-        return FAILED
-    config = _with_checked_put(_with_port(config, port), found.checked_put)
-    workers = 1 if config.store.url == "memory:" else config.server.worker_count(os.cpu_count() or 1)
     with contextlib.ExitStack() as stack:
+        try:
+            certificates = _certificates(config, stack)
+        except _CannotListen as error:
+            sys.stderr.write(f"bucketry: {error}\n")
+            return FAILED
+        found = examine(config)
+        if found.refusal is not None:
+            sys.stderr.write(f"bucketry: {found.refusal}\n")
+            return FAILED
+        config = _with_checked_put(_with_port(config, port), found.checked_put)
+        workers = 1 if config.store.url == "memory:" else config.server.worker_count(os.cpu_count() or 1)
         if workers > 1:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bucketry-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        for warning in _warnings(config, address):
+            sys.stderr.write(f"bucketry: warning: {warning}\n")
         sys.stderr.write(welcome(config, workers))
         sys.stderr.flush()
-        return _serve(config, address, port, workers)
+        return _serve(config, address, port, workers, certificates)
 
 
 def _with_port(config: Config, port: int) -> Config:
@@ -83,6 +101,27 @@ def _require_rules(config: Config, address: str) -> None:
             "delete: say who may do what with --set access.file=FILE (docs/how-to/secure-a-registry.md), or listen "
             "all the same with --insecure-open"
         )
+
+
+_IN_THE_CLEAR = (
+    "passwords and tokens come over plain HTTP, for everyone on the way to read: set tls.cert and tls.key, or "
+    "server.public_url where a proxy speaks HTTPS (docs/how-to/tls.md)"
+)
+
+
+def _warnings(config: Config, address: str) -> Iterator[str]:
+    if config.access.file is None:
+        return
+    private = config.tls.cert is not None or ipaddress.ip_address(address).is_loopback
+    if not private and not config.server.trusted_proxies and not (config.server.public_url or "").startswith("https:"):
+        yield _IN_THE_CLEAR
+    if config.access.certificate_header is not None:
+        for network in map(ipaddress.ip_network, config.server.trusted_proxies):
+            if network.num_addresses > _MOST_PROXIES:
+                yield (
+                    f"anybody in {network} can say to have any client certificate (access.certificate_header): name the "
+                    "proxies themselves in server.trusted_proxies"
+                )
 
 
 class _CannotListen(Exception):
@@ -111,7 +150,40 @@ def _bind(config: Config) -> tuple[str, int]:
         return str(address[0]), int(probe.getsockname()[1])
 
 
-def _serve(config: Config, address: str, port: int, workers: int) -> int:
+def _certificates(config: Config, stack: contextlib.ExitStack) -> Certificates | None:
+    """Those of TLS, or None where HTTP is spoken. Raises `_CannotListen`."""
+    if config.tls.cert is None:
+        return None
+    # Here, so that a server without TLS loads nothing of it.
+    from bucketry.server.certificates import TlsUnusable
+    from bucketry.server.tls import opened
+
+    try:
+        certificates = stack.enter_context(opened(config.tls, say=partial(_say, config)))
+    except TlsUnusable as error:
+        raise _CannotListen(str(error)) from None
+    for warning in certificates.warnings:
+        sys.stderr.write(f"bucketry: warning: {warning}\n")
+    return certificates
+
+
+def _say(config: Config, level: str, event: str, **fields: object) -> None:
+    """Into the log, as the workers do. It is loaded only where the process that leads them has anything to say."""
+    getattr(prepare_log(config.log).get_logger("bucketry.server"), level)(event, **fields)
+
+
+def _raise_limit_of_files() -> None:
+    """A connection is an open file, and a client that is slow to agree on TLS has one that no setting counts."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _serve(config: Config, address: str, port: int, workers: int, certificates: Certificates | None) -> int:
     from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
@@ -119,6 +191,8 @@ def _serve(config: Config, address: str, port: int, workers: int) -> int:
 
     # Workers that are forked from a process that has run threads may hang; and memory is counted more honestly.
     multiprocessing.set_start_method("spawn", force=True)
+    if sys.platform != "win32":
+        _raise_limit_of_files()
     server = Server(
         "bucketry",
         address=address,
@@ -126,6 +200,8 @@ def _serve(config: Config, address: str, port: int, workers: int) -> int:
         interface=Interfaces.ASGI,
         workers=workers,
         loop=Loops.uvloop if sys.platform != "win32" else Loops.asyncio,
+        # Beside HTTP/2 the server waits for a first request, of either version, without any limit of time; HTTP/2
+        # has none for heads and for connections that are idle. See docs/how-to/tls.md.
         http=HTTPModes.http1,
         websockets=False,
         # One thread answers calls in their order, which bodies that ask ahead rely on (`RequestBody`); several do not.
@@ -140,8 +216,15 @@ def _serve(config: Config, address: str, port: int, workers: int) -> int:
         ),
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
+        respawn_interval=_OVERLAP,
         workers_kill_timeout=round(config.limits.shutdown_grace) + _KILL_MARGIN,
+        **({} if certificates is None else certificates.settings()),
     )
+    # A store in memory is its worker's: it would be gone with it.
+    if certificates is not None and config.store.url != "memory:":
+        from bucketry.server.tls import renew
+
+        renew(server, certificates, every=config.tls.reload)
     try:
         server.serve(target_loader=partial(load_app, config.to_json(), workers), wrap_loader=False)
     except SystemExit as stopped:

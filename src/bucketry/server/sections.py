@@ -318,6 +318,67 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     ] = 20.0
     max_connections: Annotated[int, _count("Client connections, for each worker.", 1, 1_000_000)] = 1024
     backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = 1024
+    requests_per_address: Annotated[
+        int,
+        _count(
+            "Requests a second of one address (of IPv6, a /64), on average; 429 with `Retry-After` above. Each worker "
+            "counts by itself. 0: no limit.",
+            0,
+            1_000_000,
+        ),
+    ] = 0
+    requests_per_principal: Annotated[
+        int,
+        _count(
+            "The same of one user, robot, issuer of ID tokens or client certificate, from all addresses together.",
+            0,
+            1_000_000,
+        ),
+    ] = 0
+    request_burst: Annotated[
+        float, _duration("So many seconds' worth of requests may come at once, after a time without any.", 1.0, HOUR)
+    ] = 10.0
+
+
+class TlsConfig(Section, frozen=True, kw_only=True):
+    """HTTPS, by the server itself. Without a certificate it speaks HTTP."""
+
+    cert: Annotated[
+        str | None,
+        _text("File (PEM) of the server's certificate, with those of its issuers, but for the root, behind it."),
+    ] = None
+    key: Annotated[
+        str | None,
+        _text("File (PEM) of its private key: RSA of 2048 to 8192 bits, ECDSA of P-256 or P-384, or Ed25519."),
+    ] = None
+    key_password: Annotated[str | None, _text("Password of the key, where it is encrypted.", secret=True)] = None
+    min_version: Annotated[Literal["1.2", "1.3"], _text("The oldest version of TLS that clients may speak.")] = "1.2"
+    client_certificates: Annotated[
+        Literal["none", "required"],
+        _text(
+            "`required`: only clients are let in that have a certificate of `client_ca`, whichever it is. Rules see "
+            "nothing of it; for rules that do see `access.certificate_header`."
+        ),
+    ] = "none"
+    client_ca: Annotated[str | None, _text("File (PEM) of the authorities whose certificates clients may show.")] = None
+    reload: Annotated[
+        float,
+        _duration(
+            "How often these files are looked at. Where they changed, and can be used, the workers are replaced one "
+            "after the other.",
+            1.0,
+            DAY,
+        ),
+    ] = 60.0
+    hsts: Annotated[
+        float,
+        _duration(
+            "How long browsers are to come by HTTPS only (`Strict-Transport-Security`): `365d`, for example. 0 says "
+            "nothing of it.",
+            0.0,
+            3650 * DAY,
+        ),
+    ] = 0.0
 
 
 class AccessConfig(Section, frozen=True, kw_only=True):
@@ -342,6 +403,15 @@ class AccessConfig(Section, frozen=True, kw_only=True):
         str,
         _text("What tokens are for. All servers of a registry have the same; two registries have different ones."),
     ] = "bucketry"
+    certificate_header: Annotated[
+        str | None,
+        _text(
+            "Header in which the proxies of `server.trusted_proxies` pass on the certificate of a client that they "
+            "verified: in the form of RFC 9440 (`Client-Cert`), as base64 of DER, or as percent-encoded PEM. From "
+            "anyone else it is not looked at. The proxy must take it away from what clients send.",
+            form="header",
+        ),
+    ] = None
     token_life: Annotated[
         float, _duration("How long a token may be used that the registry's token service gives out.", 60.0, HOUR)
     ] = 300.0
@@ -378,6 +448,7 @@ class Config(Section, frozen=True, kw_only=True):
     catalog: CatalogConfig = CatalogConfig()
     mount: MountConfig = MountConfig()
     limits: LimitsConfig = LimitsConfig()
+    tls: TlsConfig = TlsConfig()
     access: AccessConfig = AccessConfig()
     log: LogConfig = LogConfig()
 

@@ -19,7 +19,7 @@ MASK = "********"
 class Setting:
     """One key, as the loader, ``config show`` and the reference page need it.
 
-    ``form``: flag, count, size, duration, choice, text, listen, origin, url, networks.
+    ``form``: flag, count, size, duration, choice, text, listen, header, origin, url, networks.
     ``least`` and ``most`` (count: of it; size: bytes; duration: seconds) are None for the other forms.
     """
 
@@ -139,6 +139,20 @@ def _read_listen(setting: Setting, raw: object) -> str | None:
     return text
 
 
+def _read_header(setting: Setting, raw: object) -> str | None:
+    text = _read_text(setting, raw)
+    if text is None:
+        return None
+    if re.fullmatch(r"[A-Za-z0-9-]{1,100}", text) is None:
+        raise ValueError("is not the name of a header; write Client-Cert")
+    if text.lower() in _TAKEN:
+        raise ValueError("is a header that clients send, or that says something else; write Client-Cert")
+    return text.lower()
+
+
+_TAKEN = frozenset({"authorization", "content-length", "content-type", "host", "x-forwarded-for", "x-forwarded-proto"})
+
+
 def _read_url(setting: Setting, raw: object) -> str | None:
     text = _read_text(setting, raw)
     if text is None:
@@ -185,6 +199,7 @@ _READERS: Mapping[str, Callable[[Setting, Any], object]] = {
     "choice": _read_choice,
     "text": _read_text,
     "listen": _read_listen,
+    "header": _read_header,
     "url": _read_url,
     "origin": _read_origin,
     "networks": _read_networks,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-from bucketry.server.config import Config
+from bucketry.server.config import Config, LogConfig
 
 if TYPE_CHECKING:
     from bucketry.server.app import App
@@ -15,17 +16,24 @@ if TYPE_CHECKING:
 
 def load_app(config_json: bytes, workers: int) -> App:
     """The application of one of ``workers`` processes. The configuration comes as `Config.to_json` made it."""
-    with _without("rich"):
-        import structlog  # noqa: F401
+    config = Config.from_json(config_json)
+    prepare_log(config.log)
     from bucketry.server.app import App
     from bucketry.server.lifetime import Lifetime
-    from bucketry.server.log import configure
     from bucketry.server.metrics import Metrics
 
-    config = Config.from_json(config_json)
-    configure(config.log)
     metrics = Metrics()
     return App(config, Lifetime(config, workers, metrics), metrics)
+
+
+def prepare_log(config: LogConfig) -> ModuleType:
+    """structlog, set up for this process."""
+    with _without("rich"):
+        import structlog
+    from bucketry.server.log import configure
+
+    configure(config)
+    return structlog
 
 
 @contextlib.contextmanager

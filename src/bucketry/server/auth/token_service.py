@@ -18,8 +18,10 @@ NOT_KEPT = {"cache-control": "no-store", "pragma": "no-cache"}
 """Of answers that hold a token (RFC 6749, 5.1)."""
 
 
-async def answer(door: Door, request: Request, body: RequestBody, noted: Noted, *, address: str) -> Response:
-    """``noted``: takes down what was given out, or why nothing was.
+async def answer(
+    door: Door, request: Request, body: RequestBody, noted: Noted, *, address: str, certificate: str | None = None
+) -> Response:
+    """``noted``: takes down what was given out, or why nothing was. ``certificate``: see `Door.enter`.
 
     Raises `Challenged` for credentials that are not taken, `ParameterInvalid`."""
     noted.asks_token = True
@@ -30,7 +32,7 @@ async def answer(door: Door, request: Request, body: RequestBody, noted: Noted, 
         authorization = authorization or grant(dict(form))
         parameters = [pair for pair in form if pair[0] in ("service", "scope")]
     try:
-        noted.issued = issued = await door.issue(authorization, parameters, address=address)
+        noted.issued = issued = await door.issue(authorization, parameters, address=address, certificate=certificate)
     except TooManyAttempts:
         noted.claimed = door.claimed(authorization)
         raise
