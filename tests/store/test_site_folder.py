@@ -117,6 +117,10 @@ async def test_a_file_is_no_folder_for_a_site(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a file, not a folder"):
         await site.start()
     await site.close()
+    below = FolderSite(tmp_path / "file/site")
+    with pytest.raises(StoreError, match="would be below a file"):
+        await below.start()
+    await below.close()
 
 
 async def test_one_path_is_not_a_file_and_a_folder(site: FolderSite, store: LocalStore) -> None:

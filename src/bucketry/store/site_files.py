@@ -97,6 +97,10 @@ class SiteFiles(Folder):
             self._sweep()
         except FileNotFoundError:
             return
+        except NotADirectoryError as error:
+            raise StoreError(
+                f"file:{self.root} would be below a file: name a folder, or a path where none is"
+            ) from error
         except OSError as error:
             # A folder that takes no writes can still be read.
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not os.access(self.root, os.R_OK):
