@@ -28,8 +28,6 @@ http {{
     text/html html;
     application/json json;
   }}
-  gzip on;
-  gzip_types *;
   client_body_temp_path {folder}/body;
   proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/fastcgi;
@@ -45,6 +43,8 @@ SITE = """
     listen 127.0.0.1:{https} ssl http2;
     ssl_certificate {tls.certificate};
     ssl_certificate_key {tls.key};
+    gzip on;
+    gzip_types *;
     root "{root}";
     include "{root}/bucketry-nginx.conf";
   }}
