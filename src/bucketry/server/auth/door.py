@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
@@ -46,7 +47,15 @@ MAX_FORM: Final = 64 * 1024
 """Bytes of a form that is posted to the token service: an ID token is the longest thing in one."""
 
 _WRONG: Final = "the user name or the password is wrong"
-_Identity: TypeAlias = tuple[Principal, Sequence[Scope] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """``bound``: stands for the credentials that were shown, where they can be others tomorrow; see `_bound`."""
+
+    principal: Principal
+    scopes: Sequence[Scope] | None = None
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +143,10 @@ class Door:
         """
         challenge = self.challenge(origin)
         try:
-            principal, scopes = await self._identity(authorization, address, certificate)
+            found = await self._identity(authorization, address, certificate)
         except CredentialsRefused as error:
             raise Challenged(error.message, challenge.header(error="invalid_token"), reason=error.reason) from error
-        return Visitor(principal, self._rulebook.book.policy, challenge, scopes)
+        return Visitor(found.principal, self._rulebook.book.policy, challenge, found.scopes)
 
     async def issue(
         self,
@@ -155,13 +164,13 @@ class Door:
         if any(one != self._service for one in service):
             raise ParameterInvalid(f"this token service is for {self._service}, and for no other")
         scopes = parse_scopes([value for name, value in parameters if name == "scope"])
-        principal, held = await self._identity(authorization, address, certificate)
-        if held is not None:
+        found = await self._identity(authorization, address, certificate)
+        if found.scopes is not None:
             raise CredentialsRefused("a token is no reason to give out another: send a password", reason=Reason.CLAIMS)
-        policy = self._rulebook.book.policy
+        policy, principal = self._rulebook.book.policy, found.principal
         allowed = granted(policy, principal, scopes)
         asked = {name for rule in policy.rules for name in rule.claims}
-        issued = await self._tokens.issue(principal, allowed, claims=asked)
+        issued = await self._tokens.issue(principal, allowed, claims=asked, bound=found.bound)
         document = {
             "token": issued.token,
             "access_token": issued.token,
@@ -195,12 +204,12 @@ class Door:
 
     async def _identity(self, authorization: str | None, address: str, certificate: str | None) -> _Identity:
         if authorization is None:
-            return (ANONYMOUS if certificate is None else self._by_certificate(certificate)), None
+            return _Identity(ANONYMOUS if certificate is None else self._by_certificate(certificate))
         scheme, _, rest = authorization.partition(" ")
         match scheme.lower():
             case "basic":
                 name, password = _basic(rest)
-                return await self._by_password(name, password, address), None
+                return await self._by_password(name, password, address)
             case "bearer":
                 return await self._by_token(rest.strip(), address)
         raise CredentialsRefused("credentials are Basic or Bearer, and these are neither", reason=Reason.MALFORMED)
@@ -216,13 +225,13 @@ class Door:
             raise CredentialsRefused("the client certificate bears no name that rules could mean", reason=Reason.CLAIMS)
         return principal
 
-    async def _by_password(self, name: str, password: str, address: str) -> Principal:
+    async def _by_password(self, name: str, password: str, address: str) -> _Identity:
         """A password may be a robot's token or an ID token, whatever the name: clients have no other place for it."""
         if is_token(password):
             return await self._robot(password, address)
         issuer = jose.issuer_of(password)
         if issuer is not None and self._id_tokens.knows(issuer):
-            return (await self._id_tokens.verify(password)).principal
+            return self._of_issuer((await self._id_tokens.verify(password)).principal)
         users = self._rulebook.book.users
         stored = users.stored(name)
         again = self._passwords.is_no_guess(name, password, stored=stored)
@@ -237,36 +246,41 @@ class Door:
         if not right:
             raise CredentialsRefused(_WRONG, reason=Reason.PASSWORD)
         self._logins.succeeded(attempt)
-        return Principal("user", name, method=Method.PASSWORD)
+        return _Identity(Principal("user", name, method=Method.PASSWORD), bound=_bound(stored))
 
     async def _by_token(self, token: str, address: str) -> _Identity:
         if is_token(token):
-            return await self._robot(token, address), None
+            return await self._robot(token, address)
         known = await self._tokens.remembered(token)
         if known is not None:
-            return await self._still(known.principal), known.scopes
+            return _Identity(await self._still(known.principal, known.bound), known.scopes)
         issuer = jose.issuer_of(token)
         if issuer == self._issuer:
             claims = await self._tokens.verify(token)
-            return await self._still(claims.principal), claims.scopes
+            return _Identity(await self._still(claims.principal, claims.bound), claims.scopes)
         if issuer is not None and self._id_tokens.knows(issuer):
-            return (await self._id_tokens.verify(token)).principal, None
+            return self._of_issuer((await self._id_tokens.verify(token)).principal)
         if issuer is not None and self._external is not None and self._external.knows(issuer):
             external = await self._external.verify(token)
-            return external.principal, external.scopes
+            return _Identity(external.principal, external.scopes)
         raise TokenRefused("this token is none of this registry's, nor of anyone it trusts", reason=Reason.ISSUER)
 
-    async def _robot(self, text: str, address: str) -> Principal:
+    def _of_issuer(self, principal: Principal) -> _Identity:
+        urls = [issuer.url for issuer in self._rulebook.book.access.issuers if issuer.name == principal.name]
+        return _Identity(principal, bound=_bound(*urls))
+
+    async def _robot(self, text: str, address: str) -> _Identity:
         try:
             token = parse_token(text)
         except TokenInvalid as error:
             raise CredentialsRefused(str(error), reason=Reason.MALFORMED) from None
-        attempt = self._logins.attempt(address, f"robot:{token.name}", guess=False)
+        # By the very token: nobody keeps a robot out by failing in its name.
+        attempt = self._logins.attempt(address, f"robot:{token.digest}", guess=False)
         record = await self._robots.get(token.name)
         standing = Standing.WRONG if record is None else record.standing(token, self._clock.now())
         if record is None or standing is Standing.WRONG:
             # Charged only now: one robot may send many requests at once, and nobody can guess its token.
-            self._logins.attempt(address, f"robot:{token.name}")
+            self._logins.attempt(address, f"robot:{token.digest}")
             raise CredentialsRefused("this token is no robot's of this registry", reason=Reason.PASSWORD)
         if standing is not Standing.GOOD:
             raise CredentialsRefused(
@@ -274,26 +288,46 @@ class Door:
                 reason=Reason.EXPIRED if standing is Standing.EXPIRED else Reason.GONE,
             )
         self._logins.succeeded(attempt)
-        return record.principal()
+        return _Identity(record.principal(), bound=_bound(record.digest))
 
-    async def _still(self, principal: Principal) -> Principal:
-        """Whoever a token was given out for, as they are now. Raises `TokenRefused` where they are no more."""
+    async def _still(self, principal: Principal, bound: str) -> Principal:
+        """Whoever a token was given out for, as they are now.
+
+        Raises `TokenRefused` where they are no more, and where they are known by other credentials than those that the
+        token was given out for: a password that was changed, a robot that was made anew, another issuer of that name.
+        """
         book = self._rulebook.book
         match principal.kind:
             case "user":
-                if principal.name in book.users or principal.method is Method.CERTIFICATE:
+                if principal.method is Method.CERTIFICATE:
+                    if principal.name in book.access.certificates.values():
+                        return principal
+                elif principal.name in book.users and bound == _bound(book.users.stored(principal.name)):
                     return principal
             case "robot":
                 record = await self._robots.get(principal.name)
                 now = self._clock.now()
-                if record is not None and record.revoked is None and (record.expires is None or now < record.expires):
+                if (
+                    record is not None
+                    and record.revoked is None
+                    and (record.expires is None or now < record.expires)
+                    and bound == _bound(record.digest)
+                ):
                     return record.principal()
             case "oidc":
-                if any(issuer.name == principal.name for issuer in book.access.issuers):
+                if bound and bound == self._of_issuer(principal).bound:
                     return principal
             case "anonymous" | "certificate":
                 return principal
         raise TokenRefused(f"{principal} is not known here any more", reason=Reason.GONE)
+
+
+def _bound(*credentials: str) -> str:
+    """What stands for credentials in a token, which its bearer can read: they cannot be found from it.
+
+    It is made of what is kept of them, which nobody can guess: a password's hash has a salt, a robot's token is random.
+    """
+    return hashlib.sha256("\0".join(("bucketry", *credentials)).encode()).hexdigest()[:32] if credentials else ""
 
 
 def _basic(text: str) -> tuple[str, str]:

@@ -47,7 +47,7 @@ class TokenClaims:
     """What a verified token says. Times in POSIX seconds.
 
     ``principal``: with the claims that were put in, and how it was authenticated for the token; without a robot's own
-    list, which is to be looked up again. ``scopes``: what was asked for and allowed.
+    list, which is to be looked up again. ``scopes``: what was asked for and allowed. ``bound``: as it was issued.
     """
 
     principal: Principal
@@ -55,6 +55,7 @@ class TokenClaims:
     token_id: str
     issued: float
     expires: float
+    bound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,16 @@ class Tokens:
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
 
     async def issue(
-        self, principal: Principal, scopes: Sequence[Scope], *, claims: Container[str] | None = None
+        self,
+        principal: Principal,
+        scopes: Sequence[Scope],
+        *,
+        claims: Container[str] | None = None,
+        bound: str = "",
     ) -> IssuedToken:
         """A token for what was already decided. ``claims``: which of the principal's go in (those that rules ask for).
+        ``bound``: what stands for the credentials that were shown, at most 64 characters; whoever takes the token can
+        tell by it whether they are still the same.
 
         Raises `TokenRefused` (too large) where it would be over a limit.
         """
@@ -125,6 +133,7 @@ class Tokens:
             "exp": now + self._life,
             "jti": token_id,
             **({"claims": kept} if kept else {}),
+            **({"bound": bound} if bound else {}),
         }
         token = jose.sign(msgspec.json.encode(payload), key.private, key.kid)
         # What would not be taken is not given out.
@@ -181,12 +190,13 @@ class Tokens:
         jose.check_audience(claims, self._service)
         times = jose.check_times(claims, self._clock.now(), leeway=LEEWAY, expiry_leeway=0, longest=LONGEST_LIFE)
         principal, scopes = _content(claims)
+        bound = jose.text_claim(claims, "bound", 64) if "bound" in claims else ""
         token_id = jose.text_claim(claims, "jti", 64)
         key = await self._keys.verifying(unverified.kid)
         if key is None:
             raise TokenRefused("the token's key is none of this registry, or no more", reason=Reason.KEY)
         jose.check_signature(unverified, jose.VerifyKey(key.kid, "EdDSA", key.public))
-        content = TokenClaims(principal, scopes, token_id, times.issued, times.expires)
+        content = TokenClaims(principal, scopes, token_id, times.issued, times.expires, bound)
         return _Verified(content, key, times.not_before)
 
 
