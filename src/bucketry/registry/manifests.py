@@ -159,7 +159,7 @@ class Manifests:
         try:
             held = await self._read(key, repository, reference)
         except ManifestUnknown:
-            await self._delete_left(repository, reference)  # By a delete that was interrupted.
+            await self._delete_left(repository, reference, guard)  # By a delete that was interrupted.
             raise
         if guard is not FREE:
             async for page in self._markers(repository, reference):
@@ -171,7 +171,7 @@ class Manifests:
         async for page in self._markers(repository, reference):
             await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
         await self._store.delete(key)
-        await self._delete_left(repository, reference)
+        await self._delete_left(repository, reference, guard)
         if subject is not None:
             await self._delete_left_referrer(repository, subject.parsed, reference)
 
@@ -248,18 +248,34 @@ class Manifests:
             if await self._delete_unchanged(key, etag):
                 return
 
-    async def _delete_left(self, repository: str, digest: Digest) -> None:
+    async def _delete_left(self, repository: str, digest: Digest, guard: TagGuard) -> None:
         """Deletes the markers, and the tags that a push wrote before it could see that the manifest is gone.
 
         What is here was written before the manifest is looked for: so where that is not back, none of it belongs to a
-        push that put it back.
+        push that put it back. A push that ended just before the manifest went has been acknowledged: where the guard
+        keeps its tag, the manifest is put back. Raises `Denied` then.
         """
         async for markers in self._markers(repository, digest):
             tags = [layout.tag(repository, _tag_of(marker)) for marker in markers]
             etags = await _each(lambda tag: self._pointing(tag, digest), tags)
             if await self._exists(layout.manifest(repository, digest)):
                 return
+            for tag in (_tag_of(marker) for marker, etag in zip(markers, etags, strict=True) if etag is not None):
+                why = guard.deletes(tag)
+                if why is not None and await self._put_back(repository, digest, tag):
+                    raise Denied(why, detail={"tag": tag})
             await _each(self._delete_marked, zip(markers, tags, etags, strict=True))
+
+    async def _put_back(self, repository: str, digest: Digest, tag: str) -> bool:
+        """Whether the tag still points to the manifest, which is then there again: a tag holds all of it."""
+        try:
+            held = await self._store.get(layout.tag(repository, tag))
+        except NotFound:
+            return False
+        if _tag_digest(held) != digest:
+            return False
+        await self._write(repository, digest, parse_manifest(held.body, held.info.content_type), held.body, (), {})
+        return True
 
     async def _delete_marked(self, left: tuple[ListedObject, str, str | None]) -> None:
         """Deletes a tag, where it has an etag, and its marker, unless they changed."""

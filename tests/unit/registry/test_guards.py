@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.unit.registry.helpers import REPO, blob_bytes, image, push
+from tests.unit.registry.helpers import REPO, FakeClock, blob_bytes, image, memory_store, open_registry, push
 
 from bucketry.oci import Digest
 from bucketry.oci.errors import Denied, ManifestUnknown
-from bucketry.registry import Registry
+from bucketry.registry import Registry, layout
 from bucketry.registry.guards import TagGuard
-from bucketry.store.faults import FaultyStore
+from bucketry.store.faults import Delay, FaultyStore, Rule
 
 CONFIG, ONE, TWO = b"{}", blob_bytes(100), blob_bytes(200)
 FIRST, SECOND = image(CONFIG, ONE), image(CONFIG, TWO)
@@ -111,3 +111,46 @@ async def test_a_tag_that_has_moved_away_keeps_nothing(registry: Registry) -> No
 async def test_what_is_not_there_is_not_told_as_immutable(registry: Registry) -> None:
     with pytest.raises(ManifestUnknown):
         await registry.manifests.delete(REPO, "v9", guard=FIXED)
+
+
+async def test_immutable_tag_pushed_at_any_moment_of_a_delete_by_digest_stays_and_so_does_the_manifest(
+    clock: FakeClock,
+) -> None:
+    """Whichever comes first: what was acknowledged is not undone, and its tag can be given to nothing else."""
+    at_call, calls = 0, 1
+    while at_call < calls:
+        inner = memory_store(clock)
+        pushing = await open_registry(FaultyStore(inner), clock)
+        for blob in (CONFIG, ONE, TWO):
+            await push(pushing, REPO, blob)
+        await pushing.manifests.push(REPO, "edge", FIRST, None)
+        store, pushed = FaultyStore(inner), asyncio.Event()
+        deleting = await open_registry(store, clock, replica=2)
+        first = len(store.log)
+        store.add(Rule(Delay(until=pushed), at=first + at_call))
+        delete = asyncio.create_task(deleting.manifests.delete(REPO, Digest.of(FIRST), guard=FIXED))
+        while len(store.log) <= first + at_call and not delete.done():
+            await asyncio.sleep(0)
+        await pushing.manifests.push(REPO, "v1", FIRST, None, guard=FIXED)
+        pushed.set()
+        (end,) = await asyncio.gather(delete, return_exceptions=True)
+        assert end is None or isinstance(end, Denied), end
+        assert await at(pushing, "v1") == Digest.of(FIRST), at_call
+        assert await at(pushing, Digest.of(FIRST)) == Digest.of(FIRST), at_call
+        calls = len(store.log) - first
+        at_call += 1
+    assert calls > 5
+
+
+async def test_delete_that_died_before_it_could_put_back_what_an_immutable_tag_points_to(
+    clock: FakeClock,
+) -> None:
+    inner = memory_store(clock)
+    registry = await open_registry(FaultyStore(inner), clock)
+    for blob in (CONFIG, ONE):
+        await push(registry, REPO, blob)
+    await registry.manifests.push(REPO, "v1", FIRST, None, guard=FIXED)
+    await inner.delete(layout.manifest(REPO, Digest.of(FIRST)))
+    with pytest.raises(Denied, match="v1 is immutable"):
+        await registry.manifests.delete(REPO, Digest.of(FIRST), guard=FIXED)
+    assert await at(registry, "v1") == await at(registry, Digest.of(FIRST)) == Digest.of(FIRST)
