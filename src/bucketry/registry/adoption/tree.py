@@ -78,6 +78,11 @@ def listing(names_prefix: str) -> str:
     return f"{REPOSITORIES}{names_prefix}/" if names_prefix else REPOSITORIES
 
 
+def manifests(repository: str) -> str:
+    """The prefix of all manifests and tags of one repository."""
+    return f"{REPOSITORIES}{repository}/_manifests/"
+
+
 def layer_link(repository: str, digest: Digest) -> str:
     return f"{REPOSITORIES}{repository}/_layers/{digest.algorithm}/{digest.hex}/link"
 

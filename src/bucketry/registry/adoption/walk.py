@@ -28,18 +28,18 @@ async def walk(store: Store, globs: Sequence[RepositoryGlob]) -> AsyncIterator[B
     that of folders.
     """
     if not globs:
-        async for batch in _walk(store, ""):
+        async for batch in _walk(store, tree.REPOSITORIES):
             yield batch
         return
     for number, glob in enumerate(globs):
-        async for batch in _walk(store, glob.prefix):
+        prefix = tree.listing(glob.prefix) if glob.literal is None else tree.manifests(glob.literal)
+        async for batch in _walk(store, prefix):
             before = any(earlier.matches(batch.repository) for earlier in globs[:number])
             if glob.matches(batch.repository) and not before:
                 yield batch
 
 
-async def _walk(store: Store, names: str) -> AsyncIterator[Batch]:
-    prefix = tree.listing(names)
+async def _walk(store: Store, prefix: str) -> AsyncIterator[Batch]:
     after: str | None = None
     more = True
     while more:

@@ -293,6 +293,21 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(
     assert not done.dry_run
 
 
+async def test_what_is_below_a_repository_that_is_asked_for_by_its_name_is_not_listed(
+    store: MemoryStore, clock: FakeClock, old: OldRegistry
+) -> None:
+    for number in range(1200):
+        store.plant(tree.layer_link(f"team/app-{number}", Digest.of(BASE)), b"")
+    push_image(old, "team", CONFIG, BASE, tags=("v1",))
+    views = FaultyStore(store), FaultyStore(store)
+
+    by_name = await adopt(views[0], clock, "team", dry_run=True)
+    by_glob = await adopt(views[1], clock, "team/**", dry_run=True)
+
+    assert by_name.manifests == by_glob.manifests == 1
+    assert views[0].calls["list"] < views[1].calls["list"]
+
+
 async def test_a_run_that_forgets_everything_at_once_is_as_right(
     store: MemoryStore, clock: FakeClock, old: OldRegistry
 ) -> None:
