@@ -156,7 +156,7 @@ def summary(report: events.Report, *, verify: bool) -> list[str]:
     if report.written is not None and not report.dry_run:
         line += f"; {size_text(report.written)} {'was' if report.written == 1 else 'were'} written, no blob data"
     if report.skipped:
-        line += f"; {report.skipped} manifests and tags were taken over before"
+        line += f"; {report.skipped:,} manifests and tags were taken over before"
     lines = [line]
     if report.kept:
         lines.append(f"{counted(report.kept, 'tag')} stayed as {'it is' if report.kept == 1 else 'they are'} here")
