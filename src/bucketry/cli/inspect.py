@@ -98,15 +98,18 @@ def inspect(
 
 
 async def _of_platform(source: Source, manifest: RawManifest, platform: str) -> RawManifest:
-    from bucketry.transfer.selection import parse_platform, pick
+    from bucketry.transfer.selection import parse_platform, parsed, pick
 
-    if not manifest.parsed.manifests:
+    known = parsed(manifest)
+    if not known.manifests:
         return manifest
-    return await source.manifest(pick(source, manifest.parsed, parse_platform(platform), platform).parsed)
+    return await source.manifest(pick(source, known, parse_platform(platform), platform).parsed)
 
 
 async def _about(source: Source, manifest: RawManifest) -> dict[str, Any]:
-    parsed = manifest.parsed
+    from bucketry.transfer.selection import parsed as parsed_of
+
+    parsed = parsed_of(manifest)
     about: dict[str, Any] = {
         "name": source.name,
         "digest": str(manifest.digest),
