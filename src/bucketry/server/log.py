@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -15,10 +16,26 @@ from bucketry.server.config import LogConfig
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+_SECRETS = re.compile(r"(bktr_|eyJ)[A-Za-z0-9._-]{16,}")
+"""Tokens of robots, and JWTs: whoever pastes one into a path has told the log of it."""
+
+
+def without_secrets(text: str) -> str:
+    """``text`` without what has the form of a token, wherever it stands."""
+    if "bktr_" not in text and "eyJ" not in text:
+        return text
+    return _SECRETS.sub(r"\1...", text)
+
+
+def _hide(logger: object, name: str, event: Any) -> Any:
+    return {key: without_secrets(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
 def configure(config: LogConfig) -> None:
     """Sets up logging for this process."""
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _hide,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -58,7 +75,7 @@ class AccessLog:
             self._log.info("request", **line)
             return
         line["event"], line["level"], line["timestamp"] = "request", "info", datetime.now(UTC)
-        sys.stderr.write(self._encode(line).decode() + "\n")
+        sys.stderr.write(without_secrets(self._encode(line).decode()) + "\n")
         sys.stderr.flush()
 
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import pytest
 import structlog
 
+from bucketry.access import make_token
 from bucketry.server.config import LogConfig
-from bucketry.server.log import AccessLog, configure
+from bucketry.server.log import AccessLog, configure, without_secrets
 
 REQUEST: dict[str, Any] = {
     "method": "GET",
@@ -84,3 +85,27 @@ def test_traceback_shows_no_values(kind: Literal["text", "json"], capsys: pytest
     assert "of the program" in log
     assert "in broken" in log
     assert "canary" not in log
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_token_is_hidden_wherever_it_stands(kind: Literal["text", "json"], capsys: pytest.CaptureFixture[str]) -> None:
+    robot = make_token("ci-main", bytes(range(32)))
+    jwt = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJ1c2VyOmFsaWNlIn0.c2lnbmF0dXJl"
+    config = LogConfig(format=kind)
+    configure(config)
+    for secret in (robot, jwt):
+        line = {**REQUEST, "path": f"/v2/{secret}/tags/list", "method": "GET", "agent": f"x {secret}"}
+        AccessLog(config).write({**line, "error": f"{secret} is no name"})
+        structlog.get_logger("other").warning(f"about {secret}", why=secret)
+    log = capsys.readouterr().err
+    assert "/tags/list" in log
+    assert "is no name" in log
+    for secret in (robot, jwt):
+        assert secret[12:] not in log
+    assert log.count("bktr_...") >= 4
+    assert log.count("eyJ...") >= 4
+
+
+def test_what_only_begins_like_a_token_is_told() -> None:
+    for text in ("/v2/bktr_/tags/list", "eyJ", "the tag eyJ1 of a/b", "/v2/keyJar/blobs/x"):
+        assert without_secrets(text) == text
