@@ -97,9 +97,11 @@ class App:
                 # It may be there still: a body that is not well formed ends in the same way.
                 answer.noted.error = gone
                 response, gone_away = error_response(400, "UNSUPPORTED", f"{gone}: {_go_on(answer.route)}"), True
+                _let_go(gone)
             except Exception as error:  # noqa: BLE001 (a request's outermost boundary: the server goes on)
                 answer.noted.error = error
                 response, failure = self._failed(error, request_id, answer.route)
+                _let_go(error)
             if self._audit is not None:
                 # Before the answer: what a client was told is on record, whatever happens to this process.
                 self._audit.request(
@@ -120,8 +122,10 @@ class App:
             except StoreError as error:
                 # The head has left. The server closes a connection whose answer ends early, so that the client sees it.
                 failure = f"the answer broke off: {error}"
+                _let_go(error)
             except _ClientStuck as stuck:
                 failure, gone_away = str(stuck), True
+                _let_go(stuck)
             if gone_away:
                 answer.status = CLIENT_CLOSED
         finally:
@@ -347,6 +351,22 @@ def _address(text: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _let_go(error: BaseException) -> None:
+    """Frees what an error holds by its traceback, of which nobody wants to know any more: the request's body.
+
+    A frame that keeps the error, or what keeps it, is freed by the collector of cycles only, and the server keeps a
+    connection open for as long as its request's body is there: on a quiet server for hours.
+    """
+    seen: list[BaseException | None] = [error]
+    for one in seen:
+        if one is None or one.__traceback__ is None:
+            continue
+        one.__traceback__ = None
+        seen += [one.__context__, one.__cause__]
+        if isinstance(one, BaseExceptionGroup):
+            seen += one.exceptions
 
 
 def _go_on(route: str) -> str:
