@@ -119,8 +119,8 @@ def _warnings(config: Config, address: str) -> Iterator[str]:
         for network in map(ipaddress.ip_network, config.server.trusted_proxies):
             if network.num_addresses > _MOST_PROXIES:
                 yield (
-                    f"anybody in {network} can say to have any client certificate (access.certificate_header): name the "
-                    "proxies themselves in server.trusted_proxies"
+                    f"anybody in {network} can say to have any client certificate (access.certificate_header): name "
+                    "the proxies themselves in server.trusted_proxies"
                 )
 
 

@@ -86,7 +86,7 @@ class Certificates:
                 self._files = self._copy(material)
             except (TlsUnusable, OSError) as error:
                 if str(error) != self._refused:
-                    self._say("error", "the new certificate is refused, and the old one stays", error=str(error))
+                    self._say("warning", "the new certificate is refused, and the old one stays", error=str(error))
                 self._refused = str(error)
                 return False
             self._material, self._refused = material, None
