@@ -76,17 +76,26 @@ def counters(port: int, name: str, label: str, path: str = "/metrics") -> Counte
 
 
 def requests_a_second(
-    port: int, paths: Sequence[str], *, accept: str, status: int, seconds: int, folder: Path
+    port: int,
+    paths: Sequence[str],
+    *,
+    accept: str,
+    status: int,
+    seconds: int,
+    folder: Path,
+    authorization: str | None = None,
 ) -> float:
     """GETs of the paths in turn over `CONNECTIONS` kept connections; redirects are not followed.
 
-    Raises `RuntimeError` where an answer has another status than ``status``.
+    ``authorization`` goes with each. Raises `RuntimeError` where an answer has another status than ``status``.
     """
     wrk = require_program("wrk", "sudo .ci/tools apt")
     script = folder / "wrk.lua"
     targets = folder / "targets"
     targets.write_text("\n".join(paths))
-    script.write_text(_SCRIPT.format(targets=targets, accept=accept, status=status))
+    headers = {"Accept": accept} | ({} if authorization is None else {"Authorization": authorization})
+    listed = ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items())
+    script.write_text(_SCRIPT.format(targets=targets, headers=listed, status=status))
     command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
     said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     rate = re.search(r"^Requests/sec: +([\d.]+)", said, re.MULTILINE)
@@ -101,7 +110,7 @@ local requests, at = {{}}, 0
 wrong = 0
 function init()
   for path in io.lines("{targets}") do
-    requests[#requests + 1] = wrk.format("GET", path, {{ ["Accept"] = "{accept}" }})
+    requests[#requests + 1] = wrk.format("GET", path, {{ {headers} }})
   end
 end
 function request()

@@ -64,7 +64,7 @@ def manifests(ground: Ground) -> Sequence[Row]:
         with _three(ground, where) as (registries, _):
             # The two peers are on the same storage.
             for registry in registries[1:]:
-                _put_manifests(registry.port, tags)
+                put_manifests(registry.port, tags)
             rows += _rates(ground, registries, asked, target)
     return rows
 
@@ -161,7 +161,7 @@ def pull_layer(ground: Ground) -> Sequence[Row]:
     return rows
 
 
-def _put_manifests(port: int, tags: Sequence[str]) -> None:
+def put_manifests(port: int, tags: Sequence[str]) -> None:
     """A manifest a tag, each with an annotation of its own, on one config and one layer."""
     blobs = [Layer("manifest config", KIB), Layer("manifest layer", 10 * KIB)]
     kinds = ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip")

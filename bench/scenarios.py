@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench import adopting, blobs, reads, transfers
+from bench import access, adopting, blobs, reads, transfers
 from bench.ground import FULL, QUICK, Ground, Scale
 from bench.results import Row
 
@@ -31,5 +31,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "pull": Scenario("a layer pulled, redirects followed, its bytes verified", reads.pull_layer),
     "parallel": Scenario("a layer pushed and pulled by bucketry's client, beside skopeo and s5cmd", transfers.parallel),
     "client": Scenario("peak memory of client and server, a very large layer", transfers.client_memory),
+    "access": Scenario("what rules and tokens cost: GETs a second with a bearer token and without", access.access),
     "adopt": Scenario("a tree of Docker's registry adopted: time, requests, memory", adopting.adopt),
 }

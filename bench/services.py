@@ -226,8 +226,8 @@ class Services:
                 yield Registry("peer" if cache else "peer without cache", port, pid)
 
     @contextmanager
-    def bucketry(self, where: Bucket | Path) -> Iterator[Registry]:
-        """bucketry with its defaults."""
+    def bucketry(self, where: Bucket | Path, *options: str) -> Iterator[Registry]:
+        """bucketry with its defaults, and these options."""
         program = require_program("bucketry", "make setup")
         with self.scratch("bucketry") as place:
             (port,) = free_ports(1)
@@ -241,7 +241,7 @@ class Services:
                     AWS_EC2_METADATA_DISABLED="true",
                 )
                 also = ["--set", f"store.endpoint={where.endpoint}"]
-            command = [program, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *also]
+            command = [program, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *also, *options]
             with running("bucketry", command, place / "log", env=env, ready=lambda: answers(port, "/readyz")) as pid:
                 settle(pid)
                 yield Registry("bucketry", port, pid)
