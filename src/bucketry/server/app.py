@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from bucketry.oci.errors import OCIError
 from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAttempts
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
-from bucketry.server.call import Call, Noted
+from bucketry.server.call import Call, Noted, credentials
 from bucketry.server.config import Config, LimitsConfig
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
 from bucketry.server.handlers import Handlers
@@ -205,7 +205,7 @@ class App:
         visitor = None
         door = self._lifetime.door
         if door is not None:
-            authorization = request.headers.get("authorization")
+            authorization = credentials(request)
             try:
                 visitor = await door.enter(
                     authorization,

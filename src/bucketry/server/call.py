@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from bucketry.server.auth.visitor import Visitor
 
 
+def credentials(request: Request) -> str | None:
+    """What the request presents. Several at once are none that anybody takes: what is in front of the registry may
+    have looked at another one of them than the registry would."""
+    given = request.headers.getlist("authorization")
+    return ", ".join(given) if given else None
+
+
 @dataclass(slots=True)
 class Noted:
     """What is found out of a request on its way, as far as it came: for the audit log."""

@@ -12,7 +12,7 @@ from bucketry.oci.errors import ParameterInvalid
 from bucketry.server.auth.door import MAX_FORM, Door, grant
 from bucketry.server.auth.errors import Challenged, CredentialsRefused, TooManyAttempts
 from bucketry.server.body import RequestBody
-from bucketry.server.call import Noted
+from bucketry.server.call import Noted, credentials
 
 NOT_KEPT = {"cache-control": "no-store", "pragma": "no-cache"}
 """Of answers that hold a token (RFC 6749, 5.1)."""
@@ -25,7 +25,7 @@ async def answer(
 
     Raises `Challenged` for credentials that are not taken, `ParameterInvalid`."""
     noted.asks_token = True
-    authorization = request.headers.get("authorization")
+    authorization = credentials(request)
     parameters = request.query_params.multi_items()
     if request.method == "POST":
         form = await _form(request, body)
