@@ -32,3 +32,16 @@ def make_tls(folder: Path) -> Tls:
     signed_by = ("-CA", authority, "-CAkey", authority_key, "-CAcreateserial")
     run([openssl, "x509", "-req", "-in", request, *signed_by, "-days", "30", "-extfile", names, "-out", certificate])
     return Tls(authority, authority_key, certificate, key)
+
+
+def make_client(tls: Tls, folder: Path, subject: str = "/CN=builder") -> tuple[Path, Path]:
+    """A client's certificate by the authority of ``tls``, and its key."""
+    openssl = tool("openssl")
+    folder.mkdir(parents=True, exist_ok=True)
+    certificate, key, request, names = (folder / f"client.{end}" for end in ("crt", "key", "csr", "names"))
+    names.write_text("basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")
+    new = (openssl, "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    run([*new, f"-subj={subject}", f"-keyout={key}", f"-out={request}"])
+    signed_by = ("-CA", tls.authority, "-CAkey", tls.authority_key, "-CAcreateserial")
+    run([openssl, "x509", "-req", "-in", request, *signed_by, "-days", "30", "-extfile", names, "-out", certificate])
+    return certificate, key
