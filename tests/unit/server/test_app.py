@@ -58,6 +58,7 @@ class Running:
         body: bytes | list[bytes] = b"",
         *,
         peer: str | None = "127.0.0.1",
+        scheme: str = "http",
         takes: int | None = None,
     ) -> Answer:
         """``takes``: so many messages of the answer the client takes, and then no more."""
@@ -71,7 +72,7 @@ class Running:
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
             "method": method,
-            "scheme": "http",
+            "scheme": scheme,
             "path": path,
             "raw_path": path.encode(),
             "query_string": query.encode(),
