@@ -15,6 +15,8 @@ from urllib.parse import urlencode
 import bcrypt
 import msgspec
 import pytest
+from tests.support.api import image
+from tests.support.images import OCI_MANIFEST, digest_of
 from tests.unit.server.auth.forging import ED, jwk, key_set, signed
 from tests.unit.server.test_app import Running, running
 
@@ -177,6 +179,45 @@ async def test_robot_whose_list_was_cut_in_the_store(tmp_path: Path) -> None:
         await robots(app).create(record)
         await asyncio.sleep(2 * RELOAD)
         assert await looks(app, held) == "404 NAME_UNKNOWN"
+
+
+async def test_token_moves_no_tags_where_that_was_allowed_only_after_it_was_given_out(tmp_path: Path) -> None:
+    """It is for what it was asked for and was allowed."""
+    async with served(tmp_path) as app:
+        moves = RULES.replace('allow = ["pull"]', 'allow = ["pull", "push", "overwrite"]')
+        (tmp_path / "access.toml").write_text(moves.replace(', "overwrite"', ""))
+        await asyncio.sleep(3 * RELOAD)
+        headers = {"content-type": OCI_MANIFEST}
+        held = await bearer(app, basic("alice", "pw"), "repository:team/app:pull,push")
+        answer = await app.ask("POST", f"/v2/team/app/blobs/uploads/?digest={digest_of(b'{}')}", held, b"{}")
+        assert answer.status == 201
+        first, second = image(), image(annotations={"n": "2"})
+        assert (await app.ask("PUT", "/v2/team/app/manifests/x", {**held, **headers}, first)).status == 201
+        (tmp_path / "access.toml").write_text(moves)
+        await asyncio.sleep(3 * RELOAD)
+        assert (await app.ask("PUT", "/v2/team/app/manifests/x", {**held, **headers}, second)).status == 403
+        fresh = await bearer(app, basic("alice", "pw"), "repository:team/app:pull,push")
+        assert (await app.ask("PUT", "/v2/team/app/manifests/x", {**fresh, **headers}, second)).status == 201
+
+
+async def test_cve_2026_32589_jobs_of_one_issuer_have_uploads_of_their_own(tmp_path: Path) -> None:
+    async with served(tmp_path) as app:
+        (tmp_path / "access.toml").write_text(RULES.replace('allow = ["pull"]', 'allow = ["push"]'))
+        await asyncio.sleep(3 * RELOAD)
+        scope = "repository:team/app:push"
+        ways = []
+        for subject in ("repo:acme/one:ref:refs/heads/main", "repo:acme/two:ref:refs/heads/main"):
+            token = id_token(sub=subject)
+            ways.append([basic("x", token), {"authorization": f"Bearer {token}"}])
+            ways[-1].append(await bearer(app, basic("x", id_token(sub=subject, jti="again")), scope))
+        for own, others in (ways, reversed(ways)):
+            for began in own:
+                where = (await app.ask("POST", "/v2/team/app/blobs/uploads/", began)).headers["location"]
+                for headers in own:
+                    assert (await app.ask("GET", where, headers)).status == 204
+                for headers in others:
+                    answer = await app.ask("GET", where, headers)
+                    assert (answer.status, answer.error["code"]) == (404, "BLOB_UPLOAD_UNKNOWN")
 
 
 @pytest.mark.parametrize("how", ["gone", "elsewhere", "renamed"])

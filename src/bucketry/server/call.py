@@ -57,7 +57,7 @@ class Call:
     @property
     def principal(self) -> str:
         """Whose uploads are: empty where there are no rules."""
-        return "" if self.visitor is None else str(self.visitor.principal)
+        return "" if self.visitor is None else self.visitor.owner
 
     @property
     def guard(self) -> TagGuard:

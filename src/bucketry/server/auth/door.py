@@ -169,7 +169,7 @@ class Door:
             raise CredentialsRefused("a token is no reason to give out another: send a password", reason=Reason.CLAIMS)
         policy, principal = self._rulebook.book.policy, found.principal
         allowed = granted(policy, principal, scopes)
-        asked = {name for rule in policy.rules for name in rule.claims}
+        asked = {"sub", *(name for rule in policy.rules for name in rule.claims)}
         issued = await self._tokens.issue(principal, allowed, claims=asked, bound=found.bound)
         document = {
             "token": issued.token,

@@ -60,6 +60,12 @@ class Visitor:
     challenge: Challenge
     scopes: Sequence[Scope] | None = None
 
+    @property
+    def owner(self) -> str:
+        """Whose the uploads are that it begins: jobs of one issuer are told apart by their subject."""
+        subject = self.principal.claims.get("sub")
+        return f"{self.principal} {subject}" if isinstance(subject, str) else str(self.principal)
+
     def require(self, target: Target, method: str) -> None:
         """Raises `Challenged`, `Denied`, `NameUnknown` for a request that is not let through."""
         if target.route is Route.BASE:
