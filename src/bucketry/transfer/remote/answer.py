@@ -22,7 +22,7 @@ import msgspec
 from yarl import URL
 
 from bucketry.transfer.errors import Misconfigured, Refused, TransferError, Unreachable
-from bucketry.transfer.remote.address import authority_of
+from bucketry.transfer.remote.address import authority_of, is_loopback
 
 MAX_TROUBLE: Final = 64 * 1024
 """Bytes of an error's body that are read."""
@@ -200,7 +200,10 @@ def _translation(error: Exception, host: str) -> TransferError:
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientConnectionError():
             return Unreachable(f"{host}: the connection broke")
         case aiohttp.ClientResponseError():
-            return Refused(f"{host}: an answer that is not proper HTTP, or whose headers are too long")
+            hint = ""
+            if is_loopback(URL(f"http://{host}").host or ""):
+                hint = f": if it speaks HTTPS, put its CA into ~/.config/containers/certs.d/{host}/ca.crt"
+            return Refused(f"{host}: an answer that is not proper HTTP, or whose headers are too long{hint}")
         case OSError():
             return Unreachable(f"{host}: {clean(_reason(error))}")
     return Refused(f"{host}: a request or an answer that cannot be ({type(error).__name__})")

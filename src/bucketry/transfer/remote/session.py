@@ -27,7 +27,11 @@ from bucketry.transfer.remote.credentials import CredentialSource
 from bucketry.transfer.remote.endpoint import Endpoint
 from bucketry.transfer.remote.payload import Stream, Whole
 
-CERTIFICATES: Final = (Path("/etc/docker/certs.d"), Path("/etc/containers/certs.d"))
+CERTIFICATES: Final = (
+    Path("~/.config/containers/certs.d"),
+    Path("/etc/docker/certs.d"),
+    Path("/etc/containers/certs.d"),
+)
 """Folders with one folder a host: ``*.crt`` are CAs to trust, ``NAME.cert`` and ``NAME.key`` a client certificate."""
 
 _USER_AGENT: Final = f"bucketry/{__version__}"
@@ -64,7 +68,7 @@ class Session:
             total=None, connect=None, sock_connect=connect_timeout, sock_read=read_timeout
         )
         self._stall = read_timeout
-        self._certificates = tuple(certificates)
+        self._certificates = tuple(Path(os.path.expanduser(folder)) for folder in certificates)
         self._endpoints: dict[str, Endpoint] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._proxies: dict[tuple[str, str], str | None] = {}

@@ -133,7 +133,7 @@ async def test_what_is_no_http_is_refused(known: Known) -> None:
     port = listener.sockets[0].getsockname()[1]
     session = Session(known)
     try:
-        with pytest.raises(Refused, match="not proper HTTP"):
+        with pytest.raises(Refused, match=rf"not proper HTTP.*certs\.d/127\.0\.0\.1:{port}/ca\.crt"):
             await session.registry(f"127.0.0.1:{port}").check()
     finally:
         await session.close()
@@ -252,6 +252,21 @@ async def test_a_ca_of_the_hosts_folder_is_trusted_for_that_host(
     assert not await careful.registry(secure.host).check()
     with pytest.raises(Misconfigured):
         await careful.send("GET", careful.registry(secure.host).origin.with_host("127.0.0.1"))
+
+
+async def test_a_ca_in_the_users_own_folder_is_trusted(
+    secure: Scripted, known: Known, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".config" / "containers" / "certs.d" / secure.host
+    folder.mkdir(parents=True)
+    copy(certificate.cert, folder / "ca.crt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    secure.on("GET", "/v2/", lambda: web.Response())
+    session = Session(known)
+    try:
+        assert not await session.registry(secure.host).check()
+    finally:
+        await session.close()
 
 
 async def test_ssl_cert_file_is_trusted(
