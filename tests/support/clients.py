@@ -25,10 +25,10 @@ class Client:
     def __call__(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> str:
         return run([self.program, *self.options, *arguments], env=self.env, stdin=stdin, cwd=cwd)
 
-    def fails(self, *arguments: str | Path) -> str:
+    def fails(self, *arguments: str | Path, stdin: bytes | None = None) -> str:
         """Runs a command that must not work, and gives what it said."""
         command = [self.program, *map(str, self.options), *map(str, arguments)]
-        done = subprocess.run(command, env=dict(self.env), stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+        done = subprocess.run(command, env=dict(self.env), input=stdin or b"", capture_output=True, timeout=120)
         said = (done.stdout + done.stderr).decode(errors="replace")
         assert done.returncode != 0, f"{arguments} works: {said}"
         return said
