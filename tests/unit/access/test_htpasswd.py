@@ -1,6 +1,8 @@
 # ruff: noqa: E501 (tables of messages)
 from __future__ import annotations
 
+from itertools import count
+
 import bcrypt
 import pytest
 from argon2.low_level import Type, hash_secret
@@ -41,7 +43,9 @@ def problems(text: str) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    "found", [cheap_bcrypt("right", "2a"), cheap_bcrypt("right", "2b"), cheap_bcrypt("right", "2y"), ARGON2]
+    "found",
+    [cheap_bcrypt("right", "2a"), cheap_bcrypt("right", "2b"), cheap_bcrypt("right", "2y"), ARGON2],
+    ids=count(),
 )
 def test_the_right_password_and_no_other(found: str) -> None:
     users = parse_htpasswd(f"alice:{found}\n", path="htpasswd")
@@ -154,6 +158,7 @@ MAKE = "; `bucketry access hash alice` makes a right one (or `htpasswd -nB alice
         (ARGON2[:-1], "the argon2id hash of alice was cut off or mistyped"),
         (ARGON2.partition(",p=")[0], "alice has an argon2id hash that was cut off or mistyped, and only bcrypt and argon2id are taken"),
     ],
+    ids=count(),
 )  # fmt: skip
 def test_a_line_that_cannot_be_used_is_named_with_what_to_do(found: str, problem: str) -> None:
     text = f"# users\ngood:{BCRYPT}\nalice:{found}\n"
@@ -161,7 +166,9 @@ def test_a_line_that_cannot_be_used_is_named_with_what_to_do(found: str, problem
     assert problems(text) == (f"htpasswd: line 3: {problem}{MAKE}",)
 
 
-@pytest.mark.parametrize("found", ["hunter2", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", BCRYPT[:-1], ARGON2[:-1]])
+@pytest.mark.parametrize(
+    "found", ["hunter2", "{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", BCRYPT[:-1], ARGON2[:-1]], ids=count()
+)
 def test_no_message_holds_a_hash_or_a_password(found: str) -> None:
     for text in (f"alice:{found}", f"alice:x:{found}", found.replace(":", "")):
         for problem in problems(text):
@@ -181,6 +188,7 @@ def test_no_message_holds_a_hash_or_a_password(found: str) -> None:
         (f"*:{BCRYPT}", "'*' is no name of a user"),
         (f"good:{ARGON2}", "good is in line 1 already; leave one of them"),
     ],
+    ids=count(),
 )
 def test_names_that_are_none_or_there_twice(line: str, problem: str) -> None:
     (found,) = problems(f"good:{BCRYPT}\n{line}\n")
