@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support.images import assert_layout_holds, make_image, write_layout
@@ -101,12 +103,12 @@ def ready(port: int) -> bool:
 
 
 @contextmanager
-def serving(folder: Path, tls: Tls, *words: str, **options: object) -> Iterator[Server]:
-    """``options``: settings, with ``__`` for the dot. ``words``: further flags."""
+def serving(folder: Path, tls: Tls, *words: str, before: Sequence[str] = (), **options: object) -> Iterator[Server]:
+    """``options``: settings, with ``__`` for the dot. ``words``: further flags. ``before``: what starts the program."""
     port = free_port()
     given = {name.replace("__", "."): value for name, value in options.items()}
     log = folder / "server.log"
-    process = start([*command(port, folder / "store", tls, given), *words], log, cwd=folder)
+    process = start([*before, *command(port, folder / "store", tls, given), *words], log, cwd=folder)
     server = Server(process, log, port)
     with ended(server, lambda: ready(port)):
         yield server
@@ -254,7 +256,7 @@ def test_only_clients_with_a_certificate_of_the_authority_are_let_in(tls: Tls, t
     builder, stranger = (
         make_client(each, tmp_path / "made" / name) for each, name in ((clients, "a"), (strangers, "b"))
     )
-    required = {"tls__client_certificates": "required", "tls__client_ca": clients.authority}
+    required: dict[str, Any] = {"tls__client_certificates": "required", "tls__client_ca": clients.authority}
     with serving(tmp_path, tls, "--workers", "1", **required) as server:
         assert get(server.port, trusting(tls.authority, client=builder)).status == 200
         for nobody in (None, stranger):
@@ -299,7 +301,7 @@ def test_clients_that_fall_silent_are_cut_off_wherever_they_do(tls: Tls, tmp_pat
     (tmp_path / "access.toml").write_text(
         "[[rule]]\nwho = ['anonymous']\nrepositories = ['**']\nallow = ['pull', 'push']\n"
     )
-    short = {"limits__header_timeout": "3s", "limits__body_idle_timeout": "3s"}
+    short: dict[str, Any] = {"limits__header_timeout": "3s", "limits__body_idle_timeout": "3s"}
     took: dict[str, float] = {}
     with serving(tmp_path, tls, "--workers", "1", "--access", str(tmp_path / "access.toml"), **short) as server:
         context = trusting(tls.authority)
@@ -315,3 +317,13 @@ def test_clients_that_fall_silent_are_cut_off_wherever_they_do(tls: Tls, tmp_pat
         assert get(server.port, context).status == 401
     for name, _, _, seconds in SLOW:
         assert seconds - 0.5 <= took[name] <= seconds + 4, took
+
+
+def test_many_who_never_agree_on_tls_keep_nobody_out(tls: Tls, tmp_path: Path) -> None:
+    """They are no connections yet, so no setting counts them; and a worker out of open files does nothing any more."""
+    few = ("/bin/sh", "-c", 'ulimit -S -n 256 && exec "$0" "$@"')
+    with serving(tmp_path, tls, "--workers", "1", before=few) as server, contextlib.ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+        for _ in range(3):
+            assert get(server.port, trusting(tls.authority)).status == 200

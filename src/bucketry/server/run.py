@@ -38,8 +38,10 @@ _OVERLAP = 5.0
 """Seconds that a worker has to start, when workers are replaced, before the one that it stands in for is stopped."""
 _MOST_PROXIES = 256
 """Addresses of a network that may be one of proxies, and of nobody else."""
-_MOST_FILES = 65_536
-"""Open files (and connections) that a worker may have: as many, where the system lets it."""
+_MOST_FILES = 1_048_576
+"""Open files (connections are) of a worker, where the system lets it have so many."""
+_OWN_FILES = 128
+"""Open files of a worker beside its connections, with room for those that agree on TLS."""
 
 
 def run(loaded: Loaded) -> int:
@@ -73,7 +75,12 @@ def run(loaded: Loaded) -> int:
         if workers > 1:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bucketry-metrics-"))
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
-        for warning in _warnings(config, address):
+        if config.access.file is not None:
+            # Here, so that a server without rules loads nothing of it.
+            from bucketry.server.auth.rulebook import KEPT
+
+            os.environ[KEPT] = stack.enter_context(tempfile.TemporaryDirectory(prefix="bucketry-rules-"))
+        for warning in (*_warnings(config, address), *_raise_limit_of_files(config)):
             sys.stderr.write(f"bucketry: warning: {warning}\n")
         sys.stderr.write(welcome(config, workers))
         sys.stderr.flush()
@@ -172,8 +179,13 @@ def _say(config: Config, level: str, event: str, **fields: object) -> None:
     getattr(prepare_log(config.log).get_logger("bucketry.server"), level)(event, **fields)
 
 
-def _raise_limit_of_files() -> None:
-    """A connection is an open file, and a client that is slow to agree on TLS has one that no setting counts."""
+def _raise_limit_of_files(config: Config) -> Iterator[str]:
+    """Warns where the limit stays too low.
+
+    A worker that can open no more files asks for the next connection without end, and comes to nothing else (granian
+    2.8.7). ``limits.max_connections`` keeps it from that, but for clients that have not agreed on TLS yet: they are cut
+    off after 10 seconds, and nobody counts them.
+    """
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -181,6 +193,13 @@ def _raise_limit_of_files() -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+            soft = most
+    needed = config.limits.max_connections + config.store.max_connections + _OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        yield (
+            f"a process may open {soft} files here, and limits.max_connections needs {needed}: raise that limit "
+            "(ulimit -n, LimitNOFILE), or lower limits.max_connections"
+        )
 
 
 def _serve(config: Config, address: str, port: int, workers: int, certificates: Certificates | None) -> int:
@@ -191,8 +210,6 @@ def _serve(config: Config, address: str, port: int, workers: int, certificates: 
 
     # Workers that are forked from a process that has run threads may hang; and memory is counted more honestly.
     multiprocessing.set_start_method("spawn", force=True)
-    if sys.platform != "win32":
-        _raise_limit_of_files()
     server = Server(
         "bucketry",
         address=address,
