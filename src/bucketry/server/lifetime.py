@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import faulthandler
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -62,13 +63,15 @@ async def _open_door(config: Config, store: Store) -> Door:
     # Here, so that a server without rules loads nothing of it.
     from bucketry.access import AccessError
     from bucketry.server.auth.door import Door
-    from bucketry.server.auth.rulebook import Rulebook, read_book
+    from bucketry.server.auth.rulebook import KEPT, Rulebook, first_book
 
     assert config.access.file is not None
     path = Path(config.access.file)
     access = config.access
     try:
-        rulebook = Rulebook(path, await asyncio.to_thread(read_book, path), reload=access.reload)
+        kept = Path(os.environ[KEPT]) if KEPT in os.environ else None
+        book = await asyncio.to_thread(first_book, path, kept)
+        rulebook = Rulebook(path, book, reload=access.reload, kept=kept)
         door = Door(
             rulebook,
             store,

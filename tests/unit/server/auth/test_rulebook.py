@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from bucketry.access import AccessError
 from bucketry.server.auth import rulebook
-from bucketry.server.auth.rulebook import Book, Rulebook, read_book
+from bucketry.server.auth.rulebook import Book, Rulebook, first_book, read_book
 
 RULE = '[[rule]]\nwho = ["{who}"]\nrepositories = ["**"]\nallow = ["pull"]\n'
 ALICE, BOB = RULE.format(who="user:alice"), RULE.format(who="user:bob")
@@ -170,6 +170,48 @@ async def test_whoever_cannot_use_a_new_book_keeps_the_old_one(file: Path) -> No
     file.write_text(BOB)
     await found.look()
     assert who(found) == "user:alice"
+
+
+async def test_worker_that_starts_where_the_file_is_broken_goes_on_with_what_another_took_last(file: Path) -> None:
+    kept = file.parent / "kept"
+    kept.mkdir(mode=0o700)
+    first = Rulebook(file, first_book(file, kept), reload=1, kept=kept)
+    file.write_text(f'users = "htpasswd"\n{BOB}')
+    (file.parent / "htpasswd").write_text(f"bob:{HASH}\n")
+    await first.look()
+    file.write_text("broken")
+    (file.parent / "htpasswd").unlink()
+    with capture_logs() as logs:
+        later = Rulebook(file, first_book(file, kept), reload=1, kept=kept)
+    assert who(later) == "user:bob"
+    assert later.book.users.names == {"bob"}
+    assert [line["event"] for line in logs] == ["the new rules are refused, and the old ones stay"]
+    assert HASH not in repr(later.book)
+    file.write_text(ALICE)
+    await later.look()
+    assert who(later) == "user:alice"
+    assert [path.name for path in kept.iterdir()] == ["book.json"]
+    assert (kept / "book.json").stat().st_mode & 0o077 == 0
+
+
+async def test_worker_that_starts_where_the_file_is_as_it_was_does_not_read_it_again(file: Path) -> None:
+    kept = file.parent / "kept"
+    kept.mkdir()
+    first_book(file, kept)
+    file.rename(file.parent / "away")
+    later = Rulebook(file, first_book(file, kept), reload=1, kept=kept)
+    (file.parent / "away").rename(file)
+    with capture_logs() as logs:
+        await later.look()
+        await later.look()
+    assert [line["event"] for line in logs if line["log_level"] == "info"] == ["rules read again"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_first_worker_refuses_a_broken_file(file: Path, kept: bool) -> None:
+    file.write_text("broken")
+    with pytest.raises(AccessError):
+        first_book(file, file.parent if kept else None)
 
 
 def test_no_hash_or_password_is_in_an_error(file: Path) -> None:
