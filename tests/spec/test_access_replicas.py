@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,7 +18,8 @@ import bcrypt
 import msgspec
 import pytest
 from tests.support.api import Api
-from tests.support.server import Server, assert_no_fault, bucketry
+from tests.support.ports import wait_until
+from tests.support.server import Server, assert_no_fault, bucketry, descendants
 from tests.unit.server.auth.forging import unb64
 
 from bucketry.access import Action, RobotRecord, make_token
@@ -193,3 +197,32 @@ def test_replicas_that_start_at_once_without_keys_take_each_others_tokens(folder
             tokens = [bearer(api, basic(name)) for api in apis for name in PASSWORDS]
             every(apis, tokens, IN)
             assert len(list((folder / "store").rglob("access/keys/*"))) == 1
+
+
+def test_workers_that_are_replaced_while_the_rules_are_broken_go_on_with_the_old_ones(folder: Path) -> None:
+    """SIGHUP, certificates that are renewed, a worker that died: none of them makes a broken file an outage."""
+    options = ("--access", str(folder / "access.toml"), "--set", f"access.reload={RELOAD}s", "--workers", "1")
+    with bucketry(str(folder / "store"), folder / "one", options=options) as server:
+        api = Api(server.port)
+        every((api,), [basic("alice")], IN)
+        (folder / "access.toml").write_text("[[rule]]\nwho = 'nobody'\n")
+        (worker,) = workers(server)
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: worker not in workers(server), seconds=30, what=server.log, alive=server.alive)
+        every((api,), [basic("alice")], IN)
+        every((api,), [basic("alice", "wrong")], OUT)
+        (folder / "access.toml").write_text(RULES.replace('"user:alice", ', ""))
+        time.sleep(RELOAD + SLACK)
+        every((api,), [basic("alice")], HIDDEN)
+        assert_no_fault(server)
+        assert "the new rules are refused" in server.log()
+
+
+def workers(server: Server) -> set[int]:
+    """The processes that serve, but for the one that watches over what they leave behind."""
+    found = set()
+    for pid in descendants(server.process.pid):
+        with contextlib.suppress(FileNotFoundError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.add(pid)
+    return found
