@@ -352,3 +352,37 @@ def test_every_setting_says_what_it_is() -> None:
     for setting in SETTINGS.values():
         assert setting.description.endswith((".", "?")), setting.key
         assert setting.variable == "BUCKETRY_" + setting.key.upper().replace(".", "__")
+
+
+# TLS
+
+CERT = {"tls.cert": "c.pem", "tls.key": "k.pem"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"tls.cert": "c.pem"}, "tls.cert (--set) needs tls.key beside it"),
+        ({"tls.key": "k.pem"}, "tls.key (--set) needs tls.cert beside it"),
+        ({"tls.hsts": "365d"}, "tls.hsts (--set) needs tls.cert and tls.key beside it"),
+        ({"tls.key_password": SECRET}, "tls.key_password (--set) needs tls.cert and tls.key beside it"),
+        ({**CERT, "tls.client_ca": "ca.pem"}, "belong together"),
+        ({**CERT, "tls.client_certificates": "required"}, "belong together"),
+        ({**CERT, "tls.client_certificates": "optional"}, "is not one of none, required"),
+        ({**CERT, "tls.min_version": "1.1"}, "is not one of 1.2, 1.3"),
+        ({"access.certificate_header": "X Cert"}, "is not the name of a header"),
+        ({"access.certificate_header": "Authorization"}, "is a header that clients send"),
+        ({"access.certificate_header": "X-Forwarded-For"}, "is a header that clients send"),
+    ],
+)
+def test_what_of_tls_does_not_fit_together_is_refused(flags: Mapping[str, str], says: str) -> None:
+    said = refused(flags)
+    assert says in said
+    assert SECRET not in said
+
+
+def test_tls_is_off_until_there_is_a_certificate() -> None:
+    assert Config().tls.cert is None
+    tls = load(None, {}, {**CERT, "tls.hsts": "365d", "tls.key_password": SECRET}).config.tls
+    assert (tls.hsts, tls.min_version, tls.reload) == (365 * 86400.0, "1.2", 60.0)
+    assert SECRET not in repr(tls)
