@@ -139,7 +139,11 @@ def test_logins_and_tokens_are_told_and_no_secret_is(server: Server, folder: Pat
     assert api.request("GET", "/v2/", headers=basic("any", robot[:-1])).status == 401
     assert api.request("DELETE", f"/v2/team/app/manifests/{robot}", headers=ALICE).status == 404
 
-    token, posted, got, base, nobody, forged, guessed, *rest = lines(log)
+    held = {"Authorization": f"Bearer {issued}"}
+    assert api.request("DELETE", f"/v2/team/app/blobs/{ABSENT}", headers=held).status == 404
+
+    token, posted, got, base, nobody, forged, guessed, *rest, by_token = lines(log)
+    assert pick(by_token, "principal", "method", "token_id") == ("user:alice", "password", token["token_id"])
     assert pick(token, "principal", "method", "action", "scopes", "result") == (
         *("user:alice", "password", "token", ["repository:team/app:pull,push,delete"], "allowed"),
     )

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from starlette.requests import Request
 
-from bucketry.access import Action, is_token
+from bucketry.access import ANONYMOUS, Action, Principal, is_token
 from bucketry.oci import Digest, parse_reference
 from bucketry.oci.errors import Denied, NameUnknown, OCIError, TooManyRequests
 from bucketry.server.auth.errors import Challenged, CredentialsRefused, IssuerUnavailable
@@ -55,6 +55,8 @@ class Line(msgspec.Struct, kw_only=True, omit_defaults=True):
     reason: str | None = None
     """Why it was denied or failed: a code of the specification, or in a word what was wrong with the credentials."""
     method: str | None = None
+    subject: str | None = None
+    """Which job it was, of those that an issuer vouches for: ``sub`` of its ID token."""
     claimed: str | None = None
     repository: str | None = None
     reference: str | None = None
@@ -190,14 +192,15 @@ class Audit:
                 return
             if target.route is Route.BASE and "authorization" not in request.headers:
                 return  # So clients ask how to log in, before each push and pull.
+        who = _who(noted)
         line = Line(
             time=_written(self._now()),
-            principal=_principal(noted),
+            # Without rules it is anybody.
+            principal=str(who or ANONYMOUS) if noted.let_in or who is not None else None,
             action=_action(http_method, target),
             status=status,
             result=result,
             reason=None if result == "allowed" else _reason(noted.error, status),
-            method=_method(noted),
             claimed=noted.claimed if result == "denied" else None,
             request_id=request_id,
             address=address,
@@ -206,9 +209,15 @@ class Audit:
             line.repository = target.repository or None
             line.reference = _reference(target)
             line.digest = _digest(line.reference, digest, http_method) if result == "allowed" else None
+        if who is not None:
+            subject = who.claims.get("sub")
+            line.method = who.method.value
+            line.subject = subject if isinstance(subject, str) else None
         if noted.issued is not None:
             line.token_id = noted.issued.token_id
             line.scopes = [str(scope) for scope in noted.issued.scopes]
+        elif noted.visitor is not None:
+            line.token_id = noted.visitor.token_id
         self._sink.write(self._encode(line) + b"\n")
 
 
@@ -243,19 +252,10 @@ def _reason(error: Exception | None, status: int) -> str | None:
     return "UNKNOWN" if status >= 500 else None
 
 
-def _principal(noted: Noted) -> str | None:
+def _who(noted: Noted) -> Principal | None:
     if noted.issued is not None:
-        return str(noted.issued.principal)
-    if noted.visitor is not None:
-        return str(noted.visitor.principal)
-    return "anonymous" if noted.let_in else None
-
-
-def _method(noted: Noted) -> str | None:
-    principal = noted.issued.principal if noted.issued is not None else None
-    if noted.visitor is not None:
-        principal = noted.visitor.principal
-    return None if principal is None else principal.method.value
+        return noted.issued.principal
+    return None if noted.visitor is None else noted.visitor.principal
 
 
 def _action(http_method: str, target: Target | None) -> str:

@@ -198,6 +198,22 @@ def test_a_token_that_is_given_out_is_noted_with_its_id_and_scopes() -> None:
     assert "canary" not in json.dumps(line)
 
 
+def test_what_is_done_by_a_token_leads_to_the_line_of_its_giving_out() -> None:
+    held = Visitor(ALICE, OPEN, Challenge("http://r/token", "r"), (), "id-1")
+    (line,) = lines("PUT", Noted(MANIFEST, held, let_in=True), 201)
+    assert line["token_id"] == "id-1"
+    assert "scopes" not in line
+
+
+def test_of_an_issuers_jobs_it_is_told_which() -> None:
+    job = Principal("oidc", "github", {"sub": "repo:acme/app:ref:refs/heads/main", "actor": "eve"}, Method.ID_TOKEN)
+    (line,) = lines("PUT", Noted(MANIFEST, visitor(job), let_in=True), 201)
+    assert pick(line, "principal", "subject", "method") == (
+        *("oidc:github", "repo:acme/app:ref:refs/heads/main", "id token"),
+    )
+    assert "eve" not in json.dumps(line)
+
+
 def test_of_tokens_that_are_not_given_out_those_with_wrong_credentials_are_noted() -> None:
     refused = Noted(asks_token=True, error=CredentialsRefused("no", reason=Reason.PASSWORD), claimed="user:alice")
     (line,) = lines("POST", refused, 401)

@@ -51,11 +51,15 @@ _WRONG: Final = "the user name or the password is wrong"
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """``bound``: stands for the credentials that were shown, where they can be others tomorrow; see `_bound`."""
+    """``bound``: stands for the credentials that were shown, where they can be others tomorrow; see `_bound`.
+
+    ``token_id``: of the token that the registry gave out, where that was shown.
+    """
 
     principal: Principal
     scopes: Sequence[Scope] | None = None
     bound: str = ""
+    token_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ class Door:
             found = await self._identity(authorization, address, certificate)
         except CredentialsRefused as error:
             raise Challenged(error.message, challenge.header(error="invalid_token"), reason=error.reason) from error
-        return Visitor(found.principal, self._rulebook.book.policy, challenge, found.scopes)
+        return Visitor(found.principal, self._rulebook.book.policy, challenge, found.scopes, found.token_id)
 
     async def issue(
         self,
@@ -253,11 +257,11 @@ class Door:
             return await self._robot(token, address)
         known = await self._tokens.remembered(token)
         if known is not None:
-            return _Identity(await self._still(known.principal, known.bound), known.scopes)
+            return _Identity(await self._still(known.principal, known.bound), known.scopes, token_id=known.token_id)
         issuer = jose.issuer_of(token)
         if issuer == self._issuer:
             claims = await self._tokens.verify(token)
-            return _Identity(await self._still(claims.principal, claims.bound), claims.scopes)
+            return _Identity(await self._still(claims.principal, claims.bound), claims.scopes, token_id=claims.token_id)
         if issuer is not None and self._id_tokens.knows(issuer):
             return self._of_issuer((await self._id_tokens.verify(token)).principal)
         if issuer is not None and self._external is not None and self._external.knows(issuer):

@@ -53,12 +53,14 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """``scopes``: of a token, what it was given out for; None where credentials came themselves."""
+    """``scopes``: of a token, what it was given out for; None where credentials came themselves. ``token_id``: of one
+    that the registry gave out, for the audit log."""
 
     principal: Principal
     policy: Policy
     challenge: Challenge
     scopes: Sequence[Scope] | None = None
+    token_id: str | None = None
 
     @property
     def owner(self) -> str:
