@@ -598,7 +598,7 @@ def test_cve_2025_48374_no_secret_is_in_logs_metrics_and_errors(tmp_path: Path, 
     with bucketry(str(tmp_path / "store"), tmp_path / "server", options=options, config=config) as server:
         world = World(Api(server.port), server, tmp_path)
         now = time.time()
-        claims = {"iss": ISSUER, "aud": "me", "iat": now, "exp": now + 60, "sub": CANARIES["claim"], "ref": "x"}
+        claims = {"iss": ISSUER, "aud": "me", "iat": now, "exp": now + 60, "sub": "job", "jti": CANARIES["claim"]}
         good, bad = signed(RSA, claims), signed(OTHER_RSA, claims)
         held = world.token("alice", "repository:a/x:pull")
         credentials = [
