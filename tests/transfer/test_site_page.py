@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.daemons import short_folder
 from tests.support.tools import tool
 
 from bucketry.transfer.site.page import page
@@ -124,7 +125,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        yield Browser(folder, f"127.0.0.1:{server.server_port}", tmp_path_factory.mktemp("profile"))
+        # It makes a socket there.
+        with short_folder() as profile:
+            yield Browser(folder, f"127.0.0.1:{server.server_port}", profile)
         server.shutdown()
         serving.join()
 
