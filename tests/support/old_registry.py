@@ -50,7 +50,7 @@ class Version:
 V2 = Version("2.8", "docker-registry", APT)
 """Of Debian's package docker-registry."""
 
-V3 = Version("3", "registry", f"{GO} bench", (("forcepathstyle", True),), deletes_tags=True, empty_uploads=True)
+V3 = Version("3", "registry", GO, (("forcepathstyle", True),), deletes_tags=True, empty_uploads=True)
 """Built from its Go module."""
 
 VERSIONS = (V2, V3)
