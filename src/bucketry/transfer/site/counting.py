@@ -11,6 +11,7 @@ from bucketry.store.contract import Buffer, Condition, Store
 from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload
 from bucketry.transfer.crew import closing
 from bucketry.transfer.site import paths
+from bucketry.transfer.site.front import SiteInFront
 
 PAGE: Final = 1000
 """Files in an answer to LIST, and paths in one DELETE: the most of S3."""
@@ -57,34 +58,12 @@ class Counts:
         self.wrote(path, size)
 
 
-class CountedSite:
+class CountedSite(SiteInFront):
     """The store, with every call counted once it has worked."""
 
     def __init__(self, site: SiteStore, counts: Counts) -> None:
-        self._site = site
+        super().__init__(site)
         self.counts = counts
-
-    @property
-    def url(self) -> str:
-        return self._site.url
-
-    @property
-    def conditional(self) -> bool:
-        return self._site.conditional
-
-    @property
-    def keeps_headers(self) -> bool:
-        return self._site.keeps_headers
-
-    @property
-    def refusal(self) -> str | None:
-        return self._site.refusal
-
-    async def start(self) -> None:
-        await self._site.start()
-
-    async def close(self) -> None:
-        await self._site.close()
 
     async def get(self, path: str, *, limit: int = 16 * 1024 * 1024) -> SiteContent:
         self.counts.requests["GET"] += 1

@@ -18,6 +18,7 @@ from bucketry.store.contract import (
 )
 from bucketry.store.site import Served, SiteContent, SiteFile, SiteStore, SiteUpload, pointer, target_of
 from bucketry.transfer.crew import closing
+from bucketry.transfer.site.front import SiteInFront
 
 _KEPT: Final = 4 * 1024 * 1024
 """Bytes: larger bodies are not looked at again."""
@@ -30,37 +31,15 @@ class TakingSite(Protocol):
     def takes_from(self, store: Store) -> bool: ...
 
 
-class RehearsedSite:
+class RehearsedSite(SiteInFront):
     """A `SiteStore` in front of one that is there, and is only read. What was put here is seen here alone."""
 
     def __init__(self, site: SiteStore) -> None:
-        self._site = site
+        super().__init__(site)
         self._written: dict[str, SiteFile] = {}
         self._bodies: dict[str, bytes] = {}
         self._deleted: set[str] = set()
         self._count = 0
-
-    @property
-    def url(self) -> str:
-        return self._site.url
-
-    @property
-    def conditional(self) -> bool:
-        return self._site.conditional
-
-    @property
-    def keeps_headers(self) -> bool:
-        return self._site.keeps_headers
-
-    @property
-    def refusal(self) -> str | None:
-        return self._site.refusal
-
-    async def start(self) -> None:
-        await self._site.start()
-
-    async def close(self) -> None:
-        await self._site.close()
 
     async def get(self, path: str, *, limit: int = 16 * 1024 * 1024) -> SiteContent:
         file = self._own(path)
