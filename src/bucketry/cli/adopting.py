@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from bucketry.cli.output import console, write
 from bucketry.cli.progress import EVERY, Style
-from bucketry.cli.tally import size_text, time_text
+from bucketry.cli.tally import time_text
 from bucketry.registry.adoption import events
+from bucketry.transfer.wording import counted, size_text
 
 _NO_CURSOR = ("dumb", "unknown")
 _BETWEEN = 0.1
@@ -165,8 +166,3 @@ def summary(report: events.Report, *, verify: bool) -> list[str]:
             f"{counted(report.problems, 'problem')}, told above: the same command looks at what is broken again"
         )
     return lines
-
-
-def counted(count: int, one: str, many: str | None = None) -> str:
-    """``1 tag``, ``1,234 tags``"""
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"

@@ -198,7 +198,7 @@ def _platform(entry: Descriptor) -> str:
 
 
 def _lines(about: dict[str, Any]) -> Sequence[str]:
-    from bucketry.cli.tally import size_text
+    from bucketry.transfer.wording import size_text
 
     lines = [about["name"], f"digest      {about['digest']}", f"media type  {about['mediaType']}"]
     for name, label in (("artifactType", "artifact"), ("subject", "subject"), ("platform", "platform")):

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from bucketry.cli.output import console, write
-from bucketry.cli.tally import Item, Tally, name_text, short_name, size_text, summary, time_text
+from bucketry.cli.tally import Item, Tally, name_text, short_name, summary, time_text
 from bucketry.transfer import events
+from bucketry.transfer.wording import size_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from bucketry.cli.tally import size_text, time_text
+from bucketry.cli.tally import time_text
+from bucketry.transfer.wording import size_text
 
 if TYPE_CHECKING:
     from bucketry.cli.progress import Style

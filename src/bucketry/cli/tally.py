@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bucketry.transfer import events
+from bucketry.transfer.wording import size_text
 
 WINDOW = 5.0
 """Seconds over which a rate is measured."""
@@ -154,15 +155,6 @@ class Tally:
         if total is None or rate <= 0:
             return None
         return max(0, total - self.there()) / rate
-
-
-def size_text(size: float) -> str:
-    """``1.5 GiB``"""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError("the last unit takes everything")
 
 
 def time_text(seconds: float) -> str:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from bucketry.cli.progress import EVERY, Bars, PlainLines, shown
-from bucketry.cli.tally import Item, Tally, name_text, short_name, size_text, summary, time_text
+from bucketry.cli.tally import Item, Tally, name_text, short_name, summary, time_text
 from bucketry.transfer import events
+from bucketry.transfer.wording import size_text
 
 MIB = 1024 * 1024
 LAYER = "sha256:" + "ab" * 32

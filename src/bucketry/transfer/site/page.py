@@ -19,6 +19,7 @@ from importlib.resources import files
 from typing import Final
 
 from bucketry.transfer.site.state import Entry, Repository, State
+from bucketry.transfer.wording import counted, size_text
 
 MOST_ROWS: Final = 5000
 """On a page, of all repositories; there are links to lists of the others."""
@@ -57,7 +58,7 @@ def page(state: State) -> bytes:
         for each in shown[:MOST_ROWS]
     ]
     if len(shown) > MOST_ROWS:
-        more = _count(len(shown) - MOST_ROWS, "repository", "repositories")
+        more = counted(len(shown) - MOST_ROWS, "repository", "repositories")
         sections.append(f'<p class="note">And {more} more: <a href="v2/_catalog">v2/_catalog</a></p>')
     text, hashes = _template()
     values = {
@@ -111,7 +112,7 @@ def _fair(counts: Sequence[int]) -> int:
 
 
 def _summary(repositories: int, entries: Sequence[Entry]) -> str:
-    said = f"{_count(repositories, 'repository', 'repositories')}, {_count(len(entries), 'image', 'images')}"
+    said = f"{counted(repositories, 'repository', 'repositories')}, {counted(len(entries), 'image', 'images')}"
     if not entries:
         return said
     return f'{said}, at <span class="host">HOST</span>. Last change: {_time(max(each.updated for each in entries))}'
@@ -121,7 +122,7 @@ def _repository(repository: _Rows, most: int, *, opened: bool) -> str:
     name, rows = escape(repository.name), repository.rows
     lines = [
         f'<details class="repo"{" open" if opened else ""}>'
-        f'<summary><h2>{name}</h2> <span class="soft">{_count(len(rows), "image", "images")}</span></summary>',
+        f'<summary><h2>{name}</h2> <span class="soft">{counted(len(rows), "image", "images")}</span></summary>',
         "<ul>",
         *(_row(name, tag, entry, len(repository.of.referrers.get(entry.digest, ()))) for tag, entry in rows[:most]),
         "</ul>",
@@ -137,7 +138,7 @@ def _row(name: str, tag: str | None, entry: Entry, referrers: int) -> str:
     platforms = ", ".join(names[:MOST_PLATFORMS])
     if len(names) > MOST_PLATFORMS:
         platforms += f" and {len(names) - MOST_PLATFORMS} more"
-    attached = _count(referrers, "referrer", "referrers") if referrers else ""
+    attached = counted(referrers, "referrer", "referrers") if referrers else ""
     about = "".join(f"<span>{escape(each)}</span> " for each in (platforms, _size(entry), attached) if each)
     # Where a narrow screen may begin a new line; it is not copied.
     path = f"/{name}".replace("/", "/<wbr>")
@@ -161,16 +162,3 @@ def _size(entry: Entry) -> str:
 def _time(at: float) -> str:
     moment = datetime.fromtimestamp(at, UTC)
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
-
-
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
-
-
-def size_text(size: float) -> str:
-    """``1.5 MiB``"""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
