@@ -178,7 +178,7 @@ class App:
                 return await token_answer(
                     door, request, body, answer.noted, address=client or "", certificate=certificate
                 )
-            return await self._other(path, method)
+            return await self._other(request, client, answer.noted)
         target = resolve(path)
         answer.route = target.route.value
         handlers = self._lifetime.handlers
@@ -230,8 +230,8 @@ class App:
         finally:
             self._metrics.uploads_in_flight.dec()
 
-    async def _other(self, path: str, method: str) -> Response:
-        health = self._lifetime.health
+    async def _other(self, request: Request, client: str | None, noted: Noted) -> Response:
+        path, method, health = request.scope["path"], request.method, self._lifetime.health
         if method not in ("GET", "HEAD"):
             return _not_allowed(method, ("GET", "HEAD"))
         if path == "/healthz":
@@ -239,11 +239,32 @@ class App:
         if path == "/readyz":
             return await health.ready()
         if path == "/metrics":
+            if self._config.access.metrics == "admin":
+                await self._admit(request, client, noted)
             self._lifetime.sample(self._metrics)
             return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
         if path == "/":
             return Response("This is bucketry, a container registry. Its API is below /v2/.\n", media_type="text/plain")
         return error_response(404, "UNSUPPORTED", "there is nothing here: the registry's API is below /v2/")
+
+    async def _admit(self, request: Request, client: str | None, noted: Noted) -> None:
+        """Raises where whoever asks does not administer the registry."""
+        # Here, so that a server that asks nobody loads nothing of it.
+        from bucketry.server.auth.administrators import admit
+
+        door = self._lifetime.door
+        if door is None:
+            raise Unavailable("the registry is starting")
+        visitor = await admit(
+            door,
+            credentials(request),
+            noted,
+            address=client or "",
+            origin=self._origin(request),
+            certificate=self._certificate(request),
+        )
+        if self._limits is not None:
+            _wait(str(visitor.principal), self._limits.principal(str(visitor.principal)))
 
     def _failed(self, error: Exception, request_id: str, route: str) -> tuple[Response, str]:
         """The answer to an error, and what the log says of it."""

@@ -185,7 +185,7 @@ class Audit:
         http_method, target = request.method, noted.target
         result = _result(noted, status)
         if target is None:
-            if noted.issued is None and not (noted.asks_token and result == "denied"):
+            if noted.issued is None and not self._is_told(noted, result):
                 return
         elif not self._reads:
             if http_method in ("GET", "HEAD") and result != "denied":
@@ -197,7 +197,7 @@ class Audit:
             time=_written(self._now()),
             # Without rules it is anybody.
             principal=str(who or ANONYMOUS) if noted.let_in or who is not None else None,
-            action=_action(http_method, target),
+            action="metrics" if noted.asks_metrics else _action(http_method, target),
             status=status,
             result=result,
             reason=None if result == "allowed" else _reason(noted.error, status),
@@ -219,6 +219,12 @@ class Audit:
         elif noted.visitor is not None:
             line.token_id = noted.visitor.token_id
         self._sink.write(self._encode(line) + b"\n")
+
+    def _is_told(self, noted: Noted, result: Result) -> bool:
+        """Of what is no part of the API, and gave no token."""
+        if result == "denied":
+            return noted.asks_token or noted.asks_metrics
+        return noted.asks_metrics and self._reads
 
 
 def _written(seconds: float) -> str:

@@ -36,6 +36,8 @@ class Noted:
     let_in: bool = False
     """Whether the door let it through, or there is none."""
     asks_token: bool = False
+    asks_metrics: bool = False
+    """Of a server that shows them to some only."""
     issued: Issued | None = None
     """The token that it got."""
     error: Exception | None = None

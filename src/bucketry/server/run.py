@@ -115,6 +115,11 @@ _IN_THE_CLEAR = (
     "server.public_url where a proxy speaks HTTPS (docs/how-to/tls.md)"
 )
 
+_OPEN_METRICS = (
+    "/metrics tells everybody who reaches this address how much is going on: set access.metrics to admin, or to "
+    "everybody if that is meant (docs/how-to/secure-a-registry.md)"
+)
+
 
 def _warnings(config: Config, address: str) -> Iterator[str]:
     if config.access.file is None:
@@ -122,6 +127,8 @@ def _warnings(config: Config, address: str) -> Iterator[str]:
     private = config.tls.cert is not None or ipaddress.ip_address(address).is_loopback
     if not private and not config.server.trusted_proxies and not (config.server.public_url or "").startswith("https:"):
         yield _IN_THE_CLEAR
+    if config.access.metrics is None and not ipaddress.ip_address(address).is_loopback:
+        yield _OPEN_METRICS
     if config.access.certificate_header is not None:
         for network in map(ipaddress.ip_network, config.server.trusted_proxies):
             if network.num_addresses > _MOST_PROXIES:

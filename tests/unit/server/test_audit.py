@@ -222,6 +222,16 @@ def test_of_tokens_that_are_not_given_out_those_with_wrong_credentials_are_noted
     assert lines("GET", Noted(), 404) == []
 
 
+def test_of_metrics_that_not_everybody_may_read_it_is_noted_who_was_turned_away() -> None:
+    refused = Noted(asks_metrics=True, visitor=visitor(), error=Denied("no"))
+    (line,) = lines("GET", refused, 403)
+    assert pick(line, "action", "result", "reason", "principal") == ("metrics", "denied", "DENIED", "user:alice")
+    read = Noted(asks_metrics=True, visitor=visitor(), let_in=True)
+    assert lines("GET", read, 200) == []
+    (line,) = lines("GET", read, 200, reads=True)
+    assert pick(line, "action", "result", "principal") == ("metrics", "allowed", "user:alice")
+
+
 def test_without_rules_everybody_is_anonymous() -> None:
     (line,) = lines("PUT", Noted(MANIFEST, let_in=True), 201)
     assert line["principal"] == "anonymous"
