@@ -22,6 +22,7 @@ from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAt
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
 from bucketry.server.call import Call, Noted, credentials
 from bucketry.server.config import Config, LimitsConfig
+from bucketry.server.connection import certificate_of, told_by_front
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
 from bucketry.server.handlers import Handlers
 from bucketry.server.lifetime import Lifetime
@@ -59,7 +60,8 @@ _log = structlog.get_logger("bucketry.access")
 class App:
     """Made once a worker. ``lifetime`` opens the store and the registry when the server starts."""
 
-    def __init__(self, config: Config, lifetime: Lifetime, metrics: Metrics) -> None:
+    def __init__(self, config: Config, lifetime: Lifetime, metrics: Metrics, *, front: str | None = None) -> None:
+        """``front``: the folder of those that speak TLS, where such do."""
         self._config = config
         self._lifetime = lifetime
         self._metrics = metrics
@@ -68,6 +70,7 @@ class App:
         self._audit = _audit(config, metrics)
         self._limits = _limits(config.limits)
         self._hsts = f"max-age={config.tls.hsts:.0f}".encode() if config.tls.hsts else None
+        self._front = front
         self._trusted = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +81,8 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
+        if self._front is not None:
+            told_by_front(scope, self._front)
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
@@ -316,14 +321,13 @@ class App:
         # It goes into a header, between quotes.
         return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
 
-    def _certificate(self, request: Request) -> str | None:
-        """What a trusted proxy says the client's certificate is. From anyone else it says nothing."""
+    def _certificate(self, request: Request) -> str | bytes | None:
+        """The client's, in DER, or what a trusted proxy says that it is. From anyone else a header says nothing."""
         name = self._config.access.certificate_header
-        if name is None:
-            return None
         peer = _address(request.scope["client"][0]) if request.scope.get("client") else None
-        if peer is None or not self._trusts(peer):
-            return None
+        if name is None or peer is None or not self._trusts(peer):
+            return certificate_of(request.scope)
+        # The connection's own is the proxy's, not the client's.
         # More than one is the client's beside the proxy's: joined, they are no certificate, and the request is refused.
         return ",".join(request.headers.getlist(name)) or None
 

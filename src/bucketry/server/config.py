@@ -278,8 +278,10 @@ def _check_tls(config: Config, origins: Mapping[str, str]) -> None:
     for name in ("key_password", "client_ca", "hsts"):
         if getattr(tls, name) and tls.cert is None:
             raise ConfigError(f"tls.{name} ({origins[f'tls.{name}']}) needs tls.cert and tls.key beside it")
-    if (tls.client_certificates == "required") != (tls.client_ca is not None):
-        raise ConfigError('tls.client_certificates = "required" and tls.client_ca belong together: set both, or none')
+    if (tls.client_certificates != "none") != (tls.client_ca is not None):
+        raise ConfigError(
+            'tls.client_certificates = "optional" or "required", and tls.client_ca belong together: set both, or none'
+        )
     if config.access.certificate_header is not None:
         if not config.server.trusted_proxies:
             raise ConfigError("access.certificate_header is heeded from server.trusted_proxies only: say who they are")

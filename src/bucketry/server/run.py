@@ -10,18 +10,21 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bucketry.server.config import Config, Loaded
 from bucketry.server.examine import examine
+from bucketry.server.front.peers import CERTIFICATES
 from bucketry.server.welcome import welcome
 from bucketry.server.worker import load_app, prepare_log
 
 if TYPE_CHECKING:
+    from bucketry.server.front.fronts import Fronts
     from bucketry.server.tls import Certificates
 
 FAILED = 1
@@ -41,7 +44,7 @@ _MOST_PROXIES = 256
 _MOST_FILES = 1_048_576
 """Open files (connections are) of a worker, where the system lets it have so many."""
 _OWN_FILES = 128
-"""Open files of a worker beside its connections, with room for those that agree on TLS."""
+"""Open files of a worker or a front beside its connections: a front has both ends, and those that agree on TLS."""
 
 
 def run(loaded: Loaded) -> int:
@@ -62,7 +65,7 @@ def run(loaded: Loaded) -> int:
         return FAILED
     with contextlib.ExitStack() as stack:
         try:
-            certificates = _certificates(config, stack)
+            certificates = _certificates(config)
         except _CannotListen as error:
             sys.stderr.write(f"bucketry: {error}\n")
             return FAILED
@@ -84,7 +87,9 @@ def run(loaded: Loaded) -> int:
             sys.stderr.write(f"bucketry: warning: {warning}\n")
         sys.stderr.write(welcome(config, workers))
         sys.stderr.flush()
-        return _serve(config, address, port, workers, certificates)
+        if certificates is None:
+            return _serve(config, workers, address=address, port=port)
+        return _serve_tls(config, workers, certificates, (address, port))
 
 
 def _with_port(config: Config, port: int) -> Config:
@@ -164,16 +169,16 @@ def _bind(config: Config) -> tuple[str, int]:
         return str(address[0]), int(probe.getsockname()[1])
 
 
-def _certificates(config: Config, stack: contextlib.ExitStack) -> Certificates | None:
+def _certificates(config: Config) -> Certificates | None:
     """Those of TLS, or None where HTTP is spoken. Raises `_CannotListen`."""
     if config.tls.cert is None:
         return None
     # Here, so that a server without TLS loads nothing of it.
     from bucketry.server.certificates import TlsUnusable
-    from bucketry.server.tls import opened
+    from bucketry.server.tls import Certificates
 
     try:
-        certificates = stack.enter_context(opened(config.tls, say=partial(_say, config)))
+        certificates = Certificates(config.tls, say=partial(_say, config))
     except TlsUnusable as error:
         raise _CannotListen(str(error)) from None
     for warning in certificates.warnings:
@@ -190,8 +195,7 @@ def _raise_limit_of_files(config: Config) -> Iterator[str]:
     """Warns where the limit stays too low.
 
     A worker that can open no more files asks for the next connection without end, and comes to nothing else (granian
-    2.8.7). ``limits.max_connections`` keeps it from that, but for clients that have not agreed on TLS yet: they are cut
-    off after 10 seconds, and nobody counts them.
+    2.8.7). ``limits.max_connections`` keeps it from that.
     """
     import resource
 
@@ -201,7 +205,8 @@ def _raise_limit_of_files(config: Config) -> Iterator[str]:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
             soft = most
-    needed = config.limits.max_connections + config.store.max_connections + _OWN_FILES
+    clients = config.limits.max_connections
+    needed = _OWN_FILES + max(clients + config.store.max_connections, 0 if config.tls.cert is None else 3 * clients)
     if soft != resource.RLIM_INFINITY and soft < needed:
         yield (
             f"a process may open {soft} files here, and limits.max_connections needs {needed}: raise that limit "
@@ -209,24 +214,92 @@ def _raise_limit_of_files(config: Config) -> Iterator[str]:
         )
 
 
-def _serve(config: Config, address: str, port: int, workers: int, certificates: Certificates | None) -> int:
+def _serve_tls(config: Config, workers: int, certificates: Certificates, address: tuple[str, int]) -> int:
+    """By fronts, which hand on to the workers what clients say (docs/rfcs/0007-tls-front.md)."""
+    from bucketry.server.front.fronts import Fronts
+    from bucketry.server.front.process import WORKERS, FrontSettings
+    from bucketry.server.front.relay import Limits
+    from bucketry.server.tls import renew
+
+    say = partial(_say, config)
+    limits = Limits(head=config.limits.header_timeout, stuck=config.limits.body_idle_timeout)
+    multiprocessing.set_start_method("spawn", force=True)
+    with _private_folder() as folder, _listening(config, address) as listener:
+        settings = FrontSettings(0, folder, certificates.terms, limits, config.limits.max_connections)
+        fronts: Fronts | None = None
+
+        def start() -> None:
+            nonlocal fronts
+            fronts = Fronts(workers, settings, lambda: certificates.keys, listener, say=say)
+            # They have it now, and the last of them to close it ends it.
+            renew(certificates, fronts.renew, every=config.tls.reload)
+
+        def take() -> None:
+            if certificates.take() and fronts is not None:
+                fronts.renew()
+
+        def stop() -> None:
+            if fronts is not None:
+                fronts.stop()
+                listener.close()
+
+        try:
+            return _serve(config, workers, uds=folder / WORKERS, front=str(folder), start=start, reload=take, stop=stop)
+        finally:
+            if fronts is not None:
+                fronts.end()
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """For sockets, whose names are short, and files that are gone with the process: in memory where that can be."""
+    memory = Path("/dev/shm")
+    usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
+    with tempfile.TemporaryDirectory(prefix="bucketry-", dir=memory if usable else "/tmp") as folder:
+        (Path(folder) / CERTIFICATES).mkdir(mode=0o700)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _listening(config: Config, address: tuple[str, int]) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.create_server(address, family=family, backlog=max(config.limits.backlog, 128)) as listener:
+        yield listener
+
+
+def _serve(
+    config: Config,
+    workers: int,
+    *,
+    front: str | None = None,
+    start: Callable[[], object] = lambda: None,
+    reload: Callable[[], object] = lambda: None,
+    stop: Callable[[], object] = lambda: None,
+    **listen: Any,
+) -> int:
+    """``listen``: ``address`` and ``port``, or ``uds``, a path. ``front``: the folder of those that speak TLS.
+
+    ``start``, ``reload`` and ``stop`` are called right before workers are.
+    """
     from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
     from granian.server import Server
 
+    class Stopping(Server):  # type: ignore[misc, valid-type]
+        def shutdown(self, exit_code: int = 0) -> None:
+            stop()
+            super().shutdown(exit_code)
+
     # Workers that are forked from a process that has run threads may hang; and memory is counted more honestly.
     multiprocessing.set_start_method("spawn", force=True)
-    server = Server(
+    server = Stopping(
         "bucketry",
-        address=address,
-        port=port,
         interface=Interfaces.ASGI,
         workers=workers,
         loop=Loops.uvloop if sys.platform != "win32" else Loops.asyncio,
-        # Beside HTTP/2 the server waits for a first request, of either version, without any limit of time; HTTP/2
-        # has none for heads and for connections that are idle. See docs/how-to/tls.md.
-        http=HTTPModes.http1,
+        # HTTP/2 behind fronts only, which have the limits of time for it that this server has not.
+        http=HTTPModes.auto if front is not None and config.tls.http2 else HTTPModes.http1,
         websockets=False,
         # One thread answers calls in their order, which bodies that ask ahead rely on (`RequestBody`); several do not.
         runtime_mode=RuntimeModes.st,
@@ -242,15 +315,12 @@ def _serve(config: Config, address: str, port: int, workers: int, certificates: 
         respawn_failed_workers=True,
         respawn_interval=_OVERLAP,
         workers_kill_timeout=round(config.limits.shutdown_grace) + _KILL_MARGIN,
-        **({} if certificates is None else certificates.settings()),
+        **listen,
     )
-    # A store in memory is its worker's: it would be gone with it.
-    if certificates is not None and config.store.url != "memory:":
-        from bucketry.server.tls import renew
-
-        renew(server, certificates, every=config.tls.reload)
+    server.on_startup(start)
+    server.on_reload(reload)
     try:
-        server.serve(target_loader=partial(load_app, config.to_json(), workers), wrap_loader=False)
+        server.serve(target_loader=partial(load_app, config.to_json(), workers, front), wrap_loader=False)
     except SystemExit as stopped:
         return stopped.code if isinstance(stopped.code, int) else FAILED
     return 0

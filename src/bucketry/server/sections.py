@@ -316,7 +316,9 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     shutdown_grace: Annotated[
         float, _duration("How long running requests may take to end when the server is told to stop.", 0.0, DAY)
     ] = 20.0
-    max_connections: Annotated[int, _count("Client connections, for each worker.", 1, 1_000_000)] = 1024
+    max_connections: Annotated[
+        int, _count("Client connections, for each worker, or process that speaks TLS.", 1, 1_000_000)
+    ] = 1024
     backlog: Annotated[int, _count("Connections that wait to be accepted, for each worker.", 128, 65_535)] = 1024
     requests_per_address: Annotated[
         int,
@@ -354,18 +356,24 @@ class TlsConfig(Section, frozen=True, kw_only=True):
     key_password: Annotated[str | None, _text("Password of the key, where it is encrypted.", secret=True)] = None
     min_version: Annotated[Literal["1.2", "1.3"], _text("The oldest version of TLS that clients may speak.")] = "1.2"
     client_certificates: Annotated[
-        Literal["none", "required"],
+        Literal["none", "optional", "required"],
         _text(
-            "`required`: only clients are let in that have a certificate of `client_ca`, whichever it is. Rules see "
-            "nothing of it; for rules that do see `access.certificate_header`."
+            "Whether clients may, or must, show a certificate of `client_ca`. Rules are for the names in it "
+            "(`cert:CN=builder`)."
         ),
     ] = "none"
     client_ca: Annotated[str | None, _text("File (PEM) of the authorities whose certificates clients may show.")] = None
+    http2: Annotated[
+        bool,
+        _text(
+            "Speak HTTP/2 with clients that offer it. They then send and get all over one connection, which makes "
+            "pushes of several layers slower where a connection is slow."
+        ),
+    ] = False
     reload: Annotated[
         float,
         _duration(
-            "How often these files are looked at. Where they changed, and can be used, the workers are replaced one "
-            "after the other.",
+            "How often these files are looked at. Where they changed, and can be used, new connections have them.",
             1.0,
             DAY,
         ),

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from bucketry.server.app import App
 
 
-def load_app(config_json: bytes, workers: int) -> App:
-    """The application of one of ``workers`` processes. The configuration comes as `Config.to_json` made it."""
+def load_app(config_json: bytes, workers: int, front: str | None = None) -> App:
+    """The application of one of ``workers`` processes. The configuration comes as `Config.to_json` made it.
+
+    ``front``: the folder of those that speak TLS, where such do.
+    """
     config = Config.from_json(config_json)
     prepare_log(config.log)
     from bucketry.server.app import App
@@ -23,7 +26,7 @@ def load_app(config_json: bytes, workers: int) -> App:
     from bucketry.server.metrics import Metrics
 
     metrics = Metrics()
-    return App(config, Lifetime(config, workers, metrics), metrics)
+    return App(config, Lifetime(config, workers, metrics), metrics, front=front)
 
 
 def prepare_log(config: LogConfig) -> ModuleType:

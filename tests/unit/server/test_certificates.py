@@ -163,48 +163,33 @@ class Log:
 
 
 def opened(folder: Path, log: Log) -> Certificates:
-    (folder / "copies").mkdir()
-    return Certificates(config(folder), folder / "copies", say=log, now=lambda: NOW)
+    return Certificates(config(folder), say=log, now=lambda: NOW)
 
 
 def test_new_files_are_taken_up_when_they_fit(tmp_path: Path) -> None:
     log = Log()
     certificates = opened(tmp_path, log)
-    first = certificates.settings()
+    first = certificates.keys
+    assert (first.certificate, first.key) == (CERT, pem(KEY))
     assert not certificates.look()
 
     (tmp_path / "cert.pem").write_bytes(OTHER_CERT)
     assert not certificates.look()
     assert [level for level, _ in log.lines] == ["warning"]
     assert "is not that of the certificate" in log.lines[0][1]
-    assert certificates.settings() == first
+    assert certificates.keys == first
     assert not certificates.take()
     assert len(log.lines) == 1  # What is known to be wrong is said once.
 
     (tmp_path / "key.pem").write_bytes(pem(OTHER))
     assert certificates.look()
     assert not certificates.look()
-    second = certificates.settings()
-    assert second["ssl_cert"].read_bytes() == OTHER_CERT
-    assert second["ssl_key"].read_bytes() == pem(OTHER)
-    # A worker that starts just now may still read the one before.
-    assert first["ssl_cert"].read_bytes() == CERT
+    assert (certificates.keys.certificate, certificates.keys.key) == (OTHER_CERT, pem(OTHER))
 
 
-def test_files_that_bring_the_same_replace_nobody(tmp_path: Path) -> None:
+def test_files_that_bring_the_same_are_no_news(tmp_path: Path) -> None:
     certificates = opened(tmp_path, Log())
     (tmp_path / "cert.pem").unlink()
     assert not certificates.look()
     (tmp_path / "cert.pem").write_bytes(CERT)
     assert not certificates.look()
-
-
-def test_copies_are_for_the_owner_alone_and_do_not_pile_up(tmp_path: Path) -> None:
-    certificates = opened(tmp_path, Log())
-    for key in (OTHER, KEY, OTHER, KEY):
-        config(tmp_path, certificate(key), pem(key))
-        assert certificates.take()
-        given = certificates.settings()
-        assert given["ssl_key"].stat().st_mode & 0o777 == 0o600
-        assert given["ssl_key"].parent.stat().st_mode & 0o777 == 0o700
-    assert len(list((tmp_path / "copies").iterdir())) == 2

@@ -369,7 +369,7 @@ CERT = {"tls.cert": "c.pem", "tls.key": "k.pem"}
         ({"tls.key_password": SECRET}, "tls.key_password (--set) needs tls.cert and tls.key beside it"),
         ({**CERT, "tls.client_ca": "ca.pem"}, "belong together"),
         ({**CERT, "tls.client_certificates": "required"}, "belong together"),
-        ({**CERT, "tls.client_certificates": "optional"}, "is not one of none, required"),
+        ({**CERT, "tls.client_certificates": "optional"}, "is not one of none, optional, required"),
         ({**CERT, "tls.min_version": "1.1"}, "is not one of 1.2, 1.3"),
         ({"access.certificate_header": "X Cert"}, "is not the name of a header"),
         ({"access.certificate_header": "Authorization"}, "is a header that clients send"),

@@ -22,7 +22,7 @@ async def admit(
     *,
     address: str,
     origin: str,
-    certificate: str | None = None,
+    certificate: str | bytes | None = None,
 ) -> Visitor:
     """Who asks for the metrics, where a rule (or a robot's own list) gives them ``admin`` on ``**``.
 

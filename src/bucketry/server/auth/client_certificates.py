@@ -1,4 +1,4 @@
-"""The certificate of a client that a proxy verified and passed on in a header: the names that it bears.
+"""The certificate of a client, from its connection or from a proxy that passes it on in a header: the names it bears.
 
 The whole certificate is read and not a proxy's words for its subject, as those have as many forms as there are proxies,
 and a name with a comma in it could be read as two.
@@ -24,6 +24,7 @@ MAX_HEADER: Final = 16 * 1024
 MAX_NAMES: Final = 100
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,28 @@ def read_header(value: str) -> ClientCertificate:
     Raises `CredentialsRefused`.
     """
     try:
-        certificate = x509.load_der_x509_certificate(_der(value))
-        return ClientCertificate(_names(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return _read(_der(value))
+    except _UNREADABLE:
         raise CredentialsRefused(
             "the header of the client certificate holds none that can be read", reason=Reason.MALFORMED
         ) from None
+
+
+@lru_cache(maxsize=1024)
+def read_der(data: bytes) -> ClientCertificate:
+    """Of a connection: verified by an authority of the owner's. Raises `CredentialsRefused`."""
+    try:
+        return _read(data)
+    except _UNREADABLE:
+        raise CredentialsRefused(
+            "the client certificate has names that cannot be read", reason=Reason.MALFORMED
+        ) from None
+
+
+def _read(der: bytes) -> ClientCertificate:
+    """Raises what `_UNREADABLE` names."""
+    certificate = x509.load_der_x509_certificate(der)
+    return ClientCertificate(_names(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _der(value: str) -> bytes:

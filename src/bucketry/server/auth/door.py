@@ -139,11 +139,11 @@ class Door:
         return Challenge(f"{origin}{TOKEN_PATH}", self._service)
 
     async def enter(
-        self, authorization: str | None, *, address: str, origin: str, certificate: str | None = None
+        self, authorization: str | None, *, address: str, origin: str, certificate: str | bytes | None = None
     ) -> Visitor:
         """Who sends a request. Raises `Challenged` for credentials that are not taken, and what tells of a wait.
 
-        ``certificate``: the header of a proxy that is trusted; it counts where there are no credentials.
+        ``certificate``: in DER, or the header of a proxy that is trusted; it counts where there are no credentials.
         """
         challenge = self.challenge(origin)
         try:
@@ -158,7 +158,7 @@ class Door:
         parameters: Sequence[tuple[str, str]],
         *,
         address: str,
-        certificate: str | None = None,
+        certificate: str | bytes | None = None,
     ) -> Issued:
         """A token for what was asked and is allowed; of a stranger, for what strangers may.
 
@@ -206,7 +206,7 @@ class Door:
 
     # Credentials
 
-    async def _identity(self, authorization: str | None, address: str, certificate: str | None) -> _Identity:
+    async def _identity(self, authorization: str | None, address: str, certificate: str | bytes | None) -> _Identity:
         if authorization is None:
             return _Identity(ANONYMOUS if certificate is None else self._by_certificate(certificate))
         scheme, _, rest = authorization.partition(" ")
@@ -218,11 +218,11 @@ class Door:
                 return await self._by_token(rest.strip(), address)
         raise CredentialsRefused("credentials are Basic or Bearer, and these are neither", reason=Reason.MALFORMED)
 
-    def _by_certificate(self, header: str) -> Principal:
+    def _by_certificate(self, shown: str | bytes) -> Principal:
         # Here, so that a server that looks at no certificates loads nothing of it.
-        from bucketry.server.auth.client_certificates import read_header
+        from bucketry.server.auth.client_certificates import read_der, read_header
 
-        certificate = read_header(header)
+        certificate = read_header(shown) if isinstance(shown, str) else read_der(shown)
         certificate.check(datetime.fromtimestamp(self._clock.now(), UTC))
         principal = self._rulebook.book.access.certificate(certificate.names)
         if principal is None:

@@ -19,7 +19,13 @@ NOT_KEPT = {"cache-control": "no-store", "pragma": "no-cache"}
 
 
 async def answer(
-    door: Door, request: Request, body: RequestBody, noted: Noted, *, address: str, certificate: str | None = None
+    door: Door,
+    request: Request,
+    body: RequestBody,
+    noted: Noted,
+    *,
+    address: str,
+    certificate: str | bytes | None = None,
 ) -> Response:
     """``noted``: takes down what was given out, or why nothing was. ``certificate``: see `Door.enter`.
 

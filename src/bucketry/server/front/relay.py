@@ -1,0 +1,435 @@
+"""One connection of a client: its TLS on one side, the plain bytes to a worker on the other.
+
+Whatever one side does not take is kept, and nothing more is read from the other side until it has: so each connection
+keeps at most a read's worth each way. All is done in callbacks of the event loop, which never wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from bucketry.server.front.frames import PREFACE, Http2, goaway
+
+READ: Final = 64 * 1024
+"""Bytes at once. OpenSSL's buffers never shrink, so this is what an idle connection keeps that once was busy."""
+HANDSHAKE: Final = 10.0
+"""Seconds in which a client agrees on TLS."""
+_LINGER: Final = 2.0
+"""Seconds, and bytes, that a client may go on sending after the answer that ends its connection."""
+_LINGER_BYTES: Final = 16 * 1024 * 1024
+_MOST_KEPT: Final = 512 * 1024
+"""Bytes for a client that takes none: above, nothing is read of what it sends, which could make more of them."""
+_RETRY: Final = 0.02
+"""Seconds until a worker is asked again that could not take a connection."""
+_PLAIN: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"This port speaks HTTPS: begin the address with https://\n"
+)
+_TOLD: Final = 3
+"""Bytes that tell the preface of HTTP/2 from every request of HTTP/1.1: there is no method that begins with PRI."""
+
+
+class Loop(Protocol):
+    """What a relay asks of an event loop."""
+
+    def time(self) -> float: ...
+    def add_reader(self, fd: int, callback: Callable[[], object]) -> object: ...
+    def remove_reader(self, fd: int) -> object: ...
+    def add_writer(self, fd: int, callback: Callable[[], object]) -> object: ...
+    def remove_writer(self, fd: int) -> object: ...
+    def call_later(self, delay: float, callback: Callable[[], object]) -> object: ...
+
+
+class Host(Protocol):
+    """What a relay asks of the front that it belongs to."""
+
+    def refused(self, relay: Relay, error: ssl.SSLError) -> None:
+        """A client that there is no agreement on TLS with."""
+
+    def agreed(self, relay: Relay) -> None:
+        """There is TLS with this client."""
+
+    def connect(self, relay: Relay, certificate: bytes | None) -> socket.socket | None:
+        """A connection to a worker, or None where it cannot be made now; the client's certificate, in DER."""
+
+    def ended(self, relay: Relay) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. ``head``: for the head of a request, and that a connection may be idle; ``stuck``: for a client that
+    takes nothing of what it is sent."""
+
+    head: float
+    stuck: float
+
+
+class Buffers:
+    """What all connections of a process read into: nothing stays in it from one callback to the next."""
+
+    def __init__(self) -> None:
+        self.read = memoryview(bytearray(READ))
+        self.plain = memoryview(bytearray(2 * READ))
+
+
+class State(enum.Enum):
+    AGREEING = "agreeing on TLS"
+    FIRST = "waiting for the client's first bytes"
+    OPEN = "open"
+    ENDING = "the worker ended it: what is left goes to the client"
+    LINGERING = "what the client still sends is dropped"
+    ENDED = "ended"
+
+
+class Relay:
+    def __init__(
+        self,
+        client: socket.socket,
+        address: tuple[str, int],
+        context: ssl.SSLContext,
+        *,
+        loop: Loop,
+        host: Host,
+        limits: Limits,
+        buffers: Buffers,
+    ) -> None:
+        """``client``: does not block, and is the relay's from now on."""
+        self.address = address
+        self.certificate: str | None = None
+        """The host's own note of the one that the client showed."""
+        self._client = client
+        self._worker: socket.socket | None = None
+        self._loop = loop
+        self._host = host
+        self._limits = limits
+        self._buffers = buffers
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_side=True)
+        self._state = State.AGREEING
+        self._since = loop.time()
+        """When the state began; in an open connection of HTTP/2, when a request was open last."""
+        self._to_client = b""
+        self._to_worker = b""
+        self._client_done = False
+        """It sends nothing more."""
+        self._worker_deaf = False
+        """It takes nothing more; what it said before may still be there to be read."""
+        self._http2: Http2 | None = None
+        self._requests = 0
+        """Those over HTTP/2, at the last look."""
+        self._stuck_since: float | None = None
+        self._dropped = 0
+        self._watched: dict[tuple[int, bool], Callable[[], object]] = {}
+        self._watch()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def look(self) -> None:
+        """Ends what has lasted too long. To be called about once a second."""
+        now = self._loop.time()
+        waited = now - self._since
+        if self._stuck_since is not None and now - self._stuck_since > self._limits.stuck:
+            self.end()
+            return
+        match self._state:
+            case State.AGREEING if waited > HANDSHAKE:
+                self.end()
+            case State.FIRST if waited > self._limits.head:
+                self.end()
+            case State.ENDING if waited > self._limits.stuck:
+                self.end()
+            case State.LINGERING if waited > _LINGER:
+                self.end()
+            case State.OPEN if self._http2 is not None:
+                self._look_at_requests(self._http2, now)
+
+    def stop(self) -> None:
+        """The server stops: a client that has sent nothing yet is not waited for."""
+        if self._state in (State.AGREEING, State.FIRST):
+            self.end()
+
+    def end(self) -> None:
+        """At once, whatever is under way."""
+        if self._state is State.ENDED:
+            return
+        self._state = State.ENDED
+        self._watch()
+        self._client.close()
+        if self._worker is not None:
+            self._worker.close()
+        self._host.ended(self)
+
+    # From the client
+
+    def _client_readable(self) -> None:
+        try:
+            size = self._client.recv_into(self._buffers.read)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.end()
+            return
+        if self._state in (State.ENDING, State.LINGERING) or self._worker_deaf:
+            self._dropped += size
+            if self._dropped > _LINGER_BYTES or (size == 0 and self._state is State.LINGERING):
+                self.end()
+            elif size == 0:
+                self._client_done = True
+                self._watch()
+        elif size == 0:
+            self._client_ended()
+        else:
+            self._in.write(self._buffers.read[:size])
+            if self._state is not State.AGREEING or self._agree():
+                self._decrypt()
+
+    def _agree(self) -> bool:
+        """Whether there is TLS now. What the client sent behind that is with OpenSSL already."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except ssl.SSLError as error:
+            self._host.refused(self, error)
+            self._say_last(_PLAIN if error.reason == "HTTP_REQUEST" else self._out.read())
+            return False
+        self._enter(State.FIRST)
+        self._host.agreed(self)
+        if self._tls.selected_alpn_protocol() == "h2":
+            self._http2 = Http2()
+        return True
+
+    def _decrypt(self) -> None:
+        plain, size, ended = self._buffers.plain, 0, False
+        try:
+            while not ended:
+                taken = cast(int, self._tls.read(READ, plain[size:]))  # With a buffer it is a number of bytes.
+                size += taken
+                ended = taken == 0
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError:
+            self.end()
+            return
+        self._flush()
+        if size and self._state is not State.ENDED:
+            self._forward(plain[:size])
+        if ended and self._state is not State.ENDED:
+            self._client_ended()
+
+    def _forward(self, data: memoryview) -> None:
+        if self._http2 is not None:
+            self._http2.from_client(data)
+        if self._state is State.FIRST:
+            self._to_worker += bytes(data)
+            self._begin()
+            return
+        assert self._worker is not None
+        try:
+            sent = self._worker.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._no_more_to_worker()
+            return
+        if sent < len(data):
+            self._to_worker = bytes(data[sent:])
+            self._watch()
+
+    def _begin(self) -> None:
+        """Has the first bytes of the client taken to a worker, once they are no riddle to it."""
+        if self._state is not State.FIRST:
+            return
+        if self._http2 is None:
+            # These few keep the HTTP server from knowing which version it is, for which it has no limit of time.
+            if len(self._to_worker) < _TOLD:
+                return
+            if self._to_worker.startswith(PREFACE[:_TOLD]):
+                self.end()
+                return
+        self._worker = self._host.connect(self, self._tls.getpeercert(binary_form=True))
+        if self._worker is None:
+            self._watch()
+            self._loop.call_later(_RETRY, self._begin)
+            return
+        self._enter(State.OPEN)
+        self._worker_writable()
+
+    def _client_ended(self) -> None:
+        self._client_done = True
+        if self._worker is None:
+            self.end()
+            return
+        if not self._to_worker:
+            self._shut_worker()
+        self._watch()
+
+    # To the worker
+
+    def _worker_writable(self) -> None:
+        assert self._worker is not None
+        try:
+            self._to_worker = self._to_worker[self._worker.send(self._to_worker) :]
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self._no_more_to_worker()
+            return
+        if not self._to_worker and self._client_done:
+            self._shut_worker()
+        self._watch()
+
+    def _no_more_to_worker(self) -> None:
+        self._to_worker, self._worker_deaf = b"", True
+        self._watch()
+
+    def _shut_worker(self) -> None:
+        assert self._worker is not None
+        with contextlib.suppress(OSError):
+            self._worker.shutdown(socket.SHUT_WR)
+
+    # From the worker
+
+    def _worker_readable(self) -> None:
+        assert self._worker is not None
+        try:
+            size = self._worker.recv_into(self._buffers.read)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            size = 0
+        if size == 0:
+            self._say_last(self._farewell())
+            return
+        data = self._buffers.read[:size]
+        if self._http2 is not None:
+            self._http2.from_server(data)
+        if self._encrypt(data):
+            self._flush()
+
+    def _encrypt(self, data: memoryview | bytes) -> bool:
+        try:
+            while len(data):
+                data = data[self._tls.write(data) :]
+        except ssl.SSLError:
+            self.end()
+            return False
+        return True
+
+    # To the client
+
+    def _flush(self) -> None:
+        """Sends what there is for the client, as far as it takes it."""
+        if self._out.pending:
+            self._to_client += self._out.read()
+        if self._to_client:
+            self._client_writable()
+
+    def _client_writable(self) -> None:
+        try:
+            sent = self._client.send(self._to_client)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self.end()
+            return
+        self._to_client = self._to_client[sent:]
+        if not self._to_client:
+            self._stuck_since = None
+        elif sent or self._stuck_since is None:
+            self._stuck_since = self._loop.time()
+        if self._state is State.ENDING and not self._to_client:
+            self._linger()
+        else:
+            self._watch()
+
+    # The end
+
+    def _look_at_requests(self, http2: Http2, now: float) -> None:
+        if http2.requests != self._requests or (http2.open and not http2.heading):
+            self._requests, self._since = http2.requests, now
+        elif now - self._since > self._limits.head * (2 if http2.heading else 1):
+            farewell = b""
+            if http2.at_rest and not http2.said_goaway and self._encrypt(goaway(http2.last)):
+                farewell = self._out.read()
+            if self._state is State.OPEN:
+                self._say_last(farewell + self._farewell())
+
+    def _farewell(self) -> bytes:
+        """TLS's own last word."""
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        return self._out.read()
+
+    def _say_last(self, data: bytes) -> None:
+        """What else the client is told; all that it sends from now on is dropped."""
+        self._to_client += data
+        self._to_worker = b""
+        self._enter(State.ENDING)
+        if self._worker is not None:
+            self._watch()
+            self._worker.close()
+            self._worker = None
+        if self._to_client:
+            self._client_writable()
+        else:
+            self._linger()
+
+    def _linger(self) -> None:
+        """What the client has not read yet would be lost if its connection were closed while it still sends."""
+        if self._client_done:
+            self.end()
+            return
+        try:
+            self._client.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.end()
+            return
+        self._enter(State.LINGERING)
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+        self._since = self._loop.time()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Tells the event loop what is waited for now."""
+        wanted: dict[tuple[int, bool], Callable[[], object]] = {}
+        if self._state is not State.ENDED:
+            client = self._client.fileno()
+            if not self._client_done and not self._to_worker_waits and len(self._to_client) <= _MOST_KEPT:
+                wanted[client, False] = self._client_readable
+            if self._to_client:
+                wanted[client, True] = self._client_writable
+            if self._worker is not None and self._state is State.OPEN:
+                worker = self._worker.fileno()
+                if not self._to_client:
+                    wanted[worker, False] = self._worker_readable
+                if self._to_worker:
+                    wanted[worker, True] = self._worker_writable
+        if wanted.keys() == self._watched.keys():
+            return
+        for descriptor, writing in self._watched.keys() - wanted.keys():
+            (self._loop.remove_writer if writing else self._loop.remove_reader)(descriptor)
+        for (descriptor, writing), callback in wanted.items():
+            if (descriptor, writing) not in self._watched:
+                (self._loop.add_writer if writing else self._loop.add_reader)(descriptor, callback)
+        self._watched = wanted
+
+    @property
+    def _to_worker_waits(self) -> bool:
+        """Whether there is something for the worker that more must not be put behind."""
+        if self._state is State.FIRST:
+            return bool(self._to_worker) if self._http2 is not None else len(self._to_worker) >= _TOLD
+        return bool(self._to_worker)
