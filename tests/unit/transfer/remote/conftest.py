@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import pytest
 import pytest_asyncio
+from tests.unit.transfer.remote.parts_registry import Registry
 from tests.unit.transfer.remote.scripted import Scripted
 
 from bucketry.oci import ImageReference
@@ -104,3 +105,9 @@ async def session(known: Known, clock: Clock, tmp_path: Path) -> AsyncIterator[S
 @pytest.fixture
 def repository(session: Session, server: Scripted) -> RemoteRepository:
     return RemoteRepository(session, ImageReference.parse(f"{server.host}/team/app:v1"))
+
+
+@pytest.fixture
+def registry(server: Scripted, stranger: Scripted) -> Registry:
+    """The server of the extension, with a bucket elsewhere."""
+    return Registry(server, stranger)

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from aiohttp import web
 from tests.unit.transfer.remote.conftest import PASSWORD, Clock
+from tests.unit.transfer.remote.parts_registry import BASE, OPENED, SESSION, UPLOAD, json_answer, s3_error
 from tests.unit.transfer.remote.samples import BASIC
 from tests.unit.transfer.remote.scripted import Asked, Scripted, challenge
-from tests.unit.transfer.remote.test_extension import BASE, OPENED, SESSION, UPLOAD, json_answer, s3_error
 
 from bucketry.oci import Digest
 from bucketry.transfer import wire
