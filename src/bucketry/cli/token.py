@@ -97,6 +97,7 @@ def create(
 
     from bucketry.access import RobotRecord, make_token
     from bucketry.access.robots import SECRET_SIZE, token_digest
+    from bucketry.registry.access_folder import exposure
 
     now = time.time()
     try:
@@ -118,8 +119,11 @@ def create(
     )
     settings = load_config(config, {"--store": store}).config
 
-    async def make(robots: Robots) -> None:
+    async def make(robots: Robots, store: Store) -> None:
         await robots.create(record)
+        exposed = exposure(store)
+        if exposed is not None:
+            sys.stderr.write(f"bucketry: warning: {exposed}\n")
 
     code, _ = _run(settings, make)
     if code:
@@ -145,7 +149,7 @@ def list_(
     """List the robots of a registry: what each may do, where, and until when. Tokens are not shown: nobody has them."""
     settings = load_config(config, {"--store": store}).config
 
-    async def look(robots: Robots) -> tuple[RobotRecord, ...]:
+    async def look(robots: Robots, store: Store) -> tuple[RobotRecord, ...]:
         return await robots.list()
 
     code, records = _run(settings, look)
@@ -179,7 +183,7 @@ def revoke(
         return USAGE
     now = time.time()
 
-    async def end(robots: Robots) -> RobotRecord:
+    async def end(robots: Robots, store: Store) -> RobotRecord:
         return await robots.revoke(name)
 
     code, record = _run(settings, end)
@@ -264,7 +268,7 @@ def _life(text: str) -> float:
 # The store
 
 
-def _run(settings: Config, work: Callable[[Robots], Awaitable[_T]]) -> tuple[int, _T | None]:
+def _run(settings: Config, work: Callable[[Robots, Store], Awaitable[_T]]) -> tuple[int, _T | None]:
     """The exit code and, where that is 0, what ``work`` gave. Raises `StoreError`."""
     import asyncio
 
@@ -282,7 +286,7 @@ def _run(settings: Config, work: Callable[[Robots], Awaitable[_T]]) -> tuple[int
     return FAILED, None
 
 
-async def _on_store(settings: Config, work: Callable[[Robots], Awaitable[_T]]) -> _T:
+async def _on_store(settings: Config, work: Callable[[Robots, Store], Awaitable[_T]]) -> _T:
     from bucketry.registry import Registry
     from bucketry.registry.robots import Robots
     from bucketry.registry.settings import SystemClock
@@ -298,7 +302,7 @@ async def _on_store(settings: Config, work: Callable[[Robots], Awaitable[_T]]) -
         # It refuses what a newer version wrote.
         registry = await Registry.open(store)
         try:
-            return await work(Robots(store, clock=SystemClock(), reload=0))
+            return await work(Robots(store, clock=SystemClock(), reload=0), store)
         finally:
             await registry.close()
     finally:

@@ -20,6 +20,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from bucketry.registry import layout
+from bucketry.registry.access_folder import make_access_folder
 from bucketry.registry.records import decode
 from bucketry.registry.settings import Clock, Ids
 from bucketry.store.contract import (
@@ -122,6 +123,12 @@ class AccessKeys:
             await self._look_again(asked)
             key = self.current(kid)
         return key
+
+    async def replaced(self, key: AccessKey) -> AccessKey | None:
+        """What has the id of ``key`` now, where that is another: its owner deleted it, and a replica made a new one."""
+        await self._look_again(self._clock.monotonic())
+        found = self.current(key.kid)
+        return None if found is key else found
 
     def current(self, kid: str) -> AccessKey | None:
         """The key with this id where it is known and its time is not over. Asks nobody."""
@@ -226,6 +233,7 @@ class AccessKeys:
         seed = bytes.fromhex(self._ids.token() + self._ids.token())
         encoded = base64.urlsafe_b64encode(seed).rstrip(b"=").decode()
         record = KeyRecord(algorithm=_ALGORITHM, seed=encoded, created=now)
+        await asyncio.to_thread(make_access_folder, self._store)
         try:
             await self._store.put(name, msgspec.json.encode(record), condition=IF_ABSENT)
         except PreconditionFailed:

@@ -14,6 +14,7 @@ from bucketry.access.errors import AccessError
 from bucketry.access.principal import check_name
 from bucketry.access.robots import RobotRecord
 from bucketry.registry import layout
+from bucketry.registry.access_folder import make_access_folder
 from bucketry.registry.settings import Clock
 from bucketry.registry.sharing import SharedReads
 from bucketry.store.contract import IF_ABSENT, Condition, Corrupt, IfMatch, NotFound, PreconditionFailed, Store
@@ -86,6 +87,7 @@ class Robots:
             if not self._is_over(_decoded(key, stored.body)):
                 raise _exists(record.name)
             condition = IfMatch(stored.info.etag)
+        await asyncio.to_thread(make_access_folder, self._store)
         try:
             await self._store.put(key, record.encode(), content_type=_JSON, condition=condition)
         except PreconditionFailed:

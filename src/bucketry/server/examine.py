@@ -86,6 +86,12 @@ async def _probe(config: Config) -> Found:
                 raise
             sys.stderr.write(f"bucketry: {error}\nbucketry: so this registry can be pulled from, and takes no pushes\n")
             return Found(None, checked_put=False)
+        if config.access.file is not None:
+            from bucketry.registry.access_folder import exposure
+
+            exposed = exposure(store)
+            if exposed is not None:
+                sys.stderr.write(f"bucketry: warning: {exposed}\n")
         return Found(report.refusal(), report.checked_put)
     finally:
         with contextlib.suppress(StoreError):

@@ -59,6 +59,10 @@ TEMPORARY = ".bucketry-tmp"
 LOCKS = ".bucketry-locks"
 UPLOADS = ".bucketry-uploads"
 
+_MODES = {TEMPORARY: 0o773}
+"""Less the umask. Others cannot list what is being written, and its names cannot be guessed: some of it will be in a
+folder that they cannot enter."""
+
 PIECE = 1024 * 1024
 """Bytes read at once."""
 
@@ -222,7 +226,7 @@ class Folder:
         made = False
         for name in self.private:
             try:
-                os.mkdir(f"{self.root}/{name}")
+                os.mkdir(f"{self.root}/{name}", _MODES.get(name, 0o777))
                 made = True
             except FileExistsError:
                 continue

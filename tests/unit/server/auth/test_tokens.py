@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -15,10 +16,11 @@ from bucketry.access.actions import Action
 from bucketry.access.principal import ANONYMOUS, Method, Principal
 from bucketry.access.scopes import Scope
 from bucketry.registry import layout
-from bucketry.registry.access_keys import DAY, REFRESH, SIGNING, AccessKey, AccessKeys
+from bucketry.registry.access_keys import DAY, LEAST_INTERVAL, REFRESH, SIGNING, AccessKey, AccessKeys
 from bucketry.server.auth import jose
 from bucketry.server.auth.errors import Reason, TokenRefused
 from bucketry.server.auth.tokens import LEEWAY, LIFE, LONGEST_LIFE, TokenClaims, Tokens
+from bucketry.store.contract import ListPage
 from bucketry.store.memory import MemoryStore
 
 ISSUER = "https://registry.example.com/token"
@@ -156,6 +158,50 @@ async def test_a_deleted_key_ends_its_tokens_within_a_minute_remembered_ones_too
 
     assert await refused(other, issued.token) is Reason.KEY
     assert await refused(one, issued.token) is Reason.KEY
+
+
+async def test_the_key_that_follows_a_deleted_one_is_known_at_once_and_ends_what_that_signed(
+    store: MemoryStore, clock: FakeClock
+) -> None:
+    """It is the same day's, so it has the same id."""
+    one = Replica(store, clock, 1)
+    old = await one.tokens.issue(ALICE, PULL)
+    assert (await one.tokens.verify(old.token)).principal == ALICE
+    await store.delete(layout.access_key((await one.key()).kid))
+    other = Replica(store, clock, 2)
+    new = await other.tokens.issue(ALICE, PULL)
+    assert jose.take_apart(old.token).kid == jose.take_apart(new.token).kid
+
+    clock.advance(0.1)
+    assert (await one.tokens.verify(new.token)).principal == ALICE
+
+    assert await refused(one, old.token) is Reason.SIGNATURE
+
+
+class Listed(MemoryStore):
+    """When it was listed, by a clock."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock.now)
+        self.times: list[float] = []
+        self._ticks = clock
+
+    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
+        self.times.append(self._ticks.monotonic())
+        return await super().list(prefix, after=after, limit=limit)
+
+
+async def test_forged_signatures_cost_one_listing_a_second(clock: FakeClock) -> None:
+    store = Listed(clock)
+    replica = Replica(store, clock)
+    header, payload, _ = (await replica.tokens.issue(ALICE, PULL)).token.split(".")
+    made = len(store.times)
+    for number in range(5):
+        clock.advance(0.1)
+        assert await refused(replica, f"{header}.{payload}.{b64(bytes([number]) * 64)}") is Reason.SIGNATURE
+    asked = store.times[made:]
+    assert len(asked) == 5
+    assert all(later - earlier >= LEAST_INTERVAL for earlier, later in itertools.pairwise(asked))
 
 
 @pytest.mark.parametrize(
