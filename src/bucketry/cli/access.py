@@ -54,6 +54,7 @@ def check(
     Warnings are about what is surely not meant, such as a rule that can never match. A file with warnings can be used.
     """
     from bucketry.access import UnusableFile
+    from bucketry.transfer.wording import counted
 
     try:
         access = _read(file)
@@ -75,14 +76,14 @@ def check(
     for warning in warnings:
         write(f"warning: {warning}")
     parts = [
-        _counted(len(access.rules), "rule"),
-        _counted(len(access.groups), "group"),
-        _counted(len(access.issuers), "issuer"),
-        _counted(len(access.immutables), "pattern of immutable tags", "patterns of immutable tags"),
+        counted(len(access.rules), "rule"),
+        counted(len(access.groups), "group"),
+        counted(len(access.issuers), "issuer"),
+        counted(len(access.immutables), "pattern of immutable tags", "patterns of immutable tags"),
     ]
     if users is not None:
-        parts.append(_counted(len(users), "user"))
-    write(f"{file} can be used: {', '.join(parts)}; {_counted(len(warnings), 'warning')}")
+        parts.append(counted(len(users), "user"))
+    write(f"{file} can be used: {', '.join(parts)}; {counted(len(warnings), 'warning')}")
     return 0
 
 
@@ -219,7 +220,3 @@ def _asked_for_twice() -> str | None:
         return first if getpass.getpass("Again: ") == first else None
     except EOFError:
         return ""
-
-
-def _counted(number: int, one: str, several: str | None = None) -> str:
-    return f"{number or 'no'} {one if number == 1 else several or f'{one}s'}"

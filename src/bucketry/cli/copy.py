@@ -156,6 +156,7 @@ def _copy_all(
         from bucketry.transfer.copy_all import copy_all
         from bucketry.transfer.homes import open_home
         from bucketry.transfer.places import Opening
+        from bucketry.transfer.wording import counted
 
         async with AsyncExitStack() as stack:
             opening = Opening(chosen, options=options, insecure=insecure)
@@ -167,9 +168,7 @@ def _copy_all(
             copied = await copy_all(home, target, globs=globs, settings=chosen, listen=listen)
         failed.extend(copied.failed)
         if style != "json":
-            write(
-                f"{_counted(copied.repositories, 'repository', 'repositories')}, {_counted(copied.tags, 'tag', 'tags')}"
-            )
+            write(f"{counted(copied.repositories, 'repository', 'repositories')}, {counted(copied.tags, 'tag')}")
 
     code = run(work, style)
     if failed:
@@ -177,7 +176,3 @@ def _copy_all(
         more = f"; and {len(failed) - FAILURES_SHOWN} more" if len(failed) > FAILURES_SHOWN else ""
         complain(f"not, or not wholly, copied: {shown}{more}. The same command goes on with them.")
     return code or (FAILED if failed else 0)
-
-
-def _counted(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"

@@ -61,7 +61,7 @@ def test_a_file_that_is_right(file: Path, capsys: pytest.CaptureFixture[str]) ->
 
     captured = capsys.readouterr()
     assert captured.out == (
-        f"{file} can be used: 3 rules, 1 group, 1 issuer, no patterns of immutable tags, 2 users; no warnings\n"
+        f"{file} can be used: 3 rules, 1 group, 1 issuer, 0 patterns of immutable tags, 2 users; 0 warnings\n"
     )
     assert captured.err == ""
 
