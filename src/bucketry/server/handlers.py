@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -28,6 +29,9 @@ from bucketry.server.errors import oci_error_response
 from bucketry.server.extension import ExtensionHandlers
 from bucketry.server.ranges import parse_content_range
 from bucketry.server.routes import Route
+
+if TYPE_CHECKING:
+    from bucketry.server.auth.visitor import Visitor
 
 CHUNK_MIN = 64 * 1024
 """Bytes that a client is asked to put into a chunk at the least; smaller ones are taken all the same."""
@@ -92,22 +96,22 @@ class Handlers:
         last = call.query("last") or None
         if last is not None:
             parse_repository(last)
-        page = await self._visible(call, last) if call.visitor is not None else None
-        if page is None:
+        if call.visitor is None:
             page = await self._registry.listing.repositories(limit=_limit(call), after=last)
+        else:
+            page = await self._visible(call, call.visitor, last)
         more = page.names[-1] if page.more else None
         return self._listing({"repositories": page.names}, "/v2/_catalog", call, more)
 
-    async def _visible(self, call: Call, after: str | None) -> NamesPage:
+    async def _visible(self, call: Call, visitor: Visitor, after: str | None) -> NamesPage:
         """Of the repositories those that the visitor may pull from; what lies between is not told of."""
-        assert call.visitor is not None
         most = self._registry.settings.max_page
         limit = min(most if (asked := _limit(call)) is None else asked, most)
         names: list[str] = []
         while limit:
             page = await self._registry.listing.repositories(after=after)
             for name in page.names:
-                if call.visitor.sees(name):
+                if visitor.sees(name):
                     if len(names) == limit:
                         return NamesPage(tuple(names), more=True)
                     names.append(name)
