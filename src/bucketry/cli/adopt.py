@@ -99,7 +99,7 @@ def adopt(
     settings = load_config(config, {"--store": store}).config
     requests = Requests()
     target = _open(settings, parallel, requests)
-    reports: list[Report] = []
+    reports: list[Report | None] = []
 
     async def work(listen: Listener) -> None:
         try:
@@ -124,7 +124,7 @@ def adopt(
         complain("stopped. The same command goes on where it was stopped.")
         return code
     (report,) = reports
-    if report.repositories == 0 and globs:
+    if report is None:
         complain(f"{target.url} has no repository that matches {' or '.join(repository)}")
         return FAILED
     if output.style != "json":
@@ -152,11 +152,13 @@ async def _adopt(
     verify: bool,
     dry_run: bool,
     parallel: int,
-) -> Report:
+) -> Report | None:
+    """None, and nothing is written, where no repository matches."""
     from bucketry.registry import RegistrySettings
     from bucketry.registry.adoption import Adopter, open_registry
     from bucketry.registry.adoption.events import Note
     from bucketry.registry.adoption.roots import DATABASE, has_tree, incomplete, missing, require_tree
+    from bucketry.registry.adoption.walk import has_any
     from bucketry.store.contract import LocalFiles
     from bucketry.transfer.judging import judge
 
@@ -167,12 +169,13 @@ async def _adopt(
             raise missing(store.url, _near(folder))
         if (folder / DATABASE).exists():
             raise incomplete(store.url)
-        if not dry_run:
-            await store.start()
     else:
         await store.start()
         await require_tree(store)
+    if globs and not await has_any(store, globs):
+        return None
     if not dry_run:
+        await store.start()
         await judge(store, clock=time.time)
     registry, made = await open_registry(
         store,

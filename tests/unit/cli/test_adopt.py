@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -109,7 +109,14 @@ def test_a_pattern_that_matches_nothing_is_told(tree: Path, capsys: pytest.Captu
     assert main(["adopt", str(tree), "--repository", "nobody/*"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1] == f"bucketry: file:{tree} has no repository that matches nobody/*"
+    assert err == f"bucketry: file:{tree} has no repository that matches nobody/*\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_where_a_pattern_matches_nothing_nothing_is_written(tree: Path, options: Sequence[str]) -> None:
+    before = sorted(tree.rglob("*"))
+    assert main(["adopt", str(tree), "--repository", "nobody/*", *options]) == 1
+    assert sorted(tree.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

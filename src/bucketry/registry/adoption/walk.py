@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,7 +22,7 @@ class Batch:
     entries: tuple[tree.Entry, ...]
 
 
-async def walk(store: Store, globs: Sequence[RepositoryGlob]) -> AsyncIterator[Batch]:
+async def walk(store: Store, globs: Sequence[RepositoryGlob]) -> AsyncGenerator[Batch, None]:
     """What is of repositories that one of the globs matches, of all where there is none. Each comes once.
 
     All keys of a repository but those of the repositories below it come one after the other, in byte order and in
@@ -37,6 +38,14 @@ async def walk(store: Store, globs: Sequence[RepositoryGlob]) -> AsyncIterator[B
             before = any(earlier.matches(batch.repository) for earlier in globs[:number])
             if glob.matches(batch.repository) and not before:
                 yield batch
+
+
+async def has_any(store: Store, globs: Sequence[RepositoryGlob]) -> bool:
+    """Whether `walk` finds anything. It lists up to the first that it finds."""
+    async with aclosing(walk(store, globs)) as batches:
+        async for _ in batches:
+            return True
+    return False
 
 
 async def _walk(store: Store, prefix: str) -> AsyncIterator[Batch]:
