@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 from tests.store.seaweed import Seaweed
+from tests.support.access import PASSWORDS, World, basic, files
 from tests.support.api import Api
+from tests.support.extension import Extension
 from tests.support.fixtures import Registry
-from tests.support.server import Server, bucketry
+from tests.support.server import Server, assert_no_fault, bucketry
 
 
 @pytest.fixture
 def api(registry: Registry) -> Api:
     """bucketry as it is by default (several workers): on a folder, and on S3 with redirects."""
     return Api(int(registry.host.rpartition(":")[2]))
+
+
+@pytest.fixture
+def extension(api: Api, repository: str) -> Extension:
+    return Extension(api, repository)
 
 
 @dataclass(frozen=True)
@@ -73,3 +80,20 @@ def proxying(tmp_path_factory: pytest.TempPathFactory, seaweed: Seaweed) -> Iter
     store = f"s3://{seaweed.bucket}/proxying"
     with bucketry(store, folder, config=PROXY, options=["--workers", "1"], env=seaweed.environ()) as server:
         yield Running(Api(server.port), server, folder)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A server of two workers for the tests of one file; what they send by way of secrets is not in its logs."""
+    folder = tmp_path_factory.mktemp("access")
+    options = ("--access", str(files(folder)), "--workers", "2", "--set", f"access.audit={folder / 'audit.log'}")
+    config = "[limits]\nheader_timeout = 1.5\nbody_idle_timeout = 1.5\n"
+    with bucketry(str(folder / "store"), folder / "server", options=options, config=config) as server:
+        found = World(Api(server.port), server, folder)
+        assert found.image("root", "public/tool", "latest", "public").status == 201
+        yield found
+        assert_no_fault(server)
+        log = server.log() + (folder / "audit.log").read_text()
+        for secret in (*PASSWORDS.values(), *(basic(name, word)[6:] for name, word in PASSWORDS.items())):
+            assert secret not in log
+        assert "eyJ" not in log.replace("eyJ...", "")
