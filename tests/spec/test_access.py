@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from tests.support.access import basic
 from tests.support.api import Api
 from tests.support.images import Image, make_image
 from tests.support.server import Server, assert_no_fault, bucketry
@@ -70,13 +70,13 @@ def server(folder: Path) -> Iterator[Server]:
             assert password not in running.log()
 
 
-def basic(name: str, password: str | None = None) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{password or PASSWORDS[name]}".encode()).decode()
+def login(name: str) -> str:
+    return basic(name, PASSWORDS[name])
 
 
 def token(api: Api, name: str | None, *scopes: str, service: str = "bucketry") -> str:
     query = urlencode([("service", service), *(("scope", scope) for scope in scopes)])
-    headers = {} if name is None else {"Authorization": basic(name)}
+    headers = {} if name is None else {"Authorization": login(name)}
     answer = api.request("GET", f"/token?{query}", headers=headers)
     assert answer.status == 200, answer.body
     document = json.loads(answer.body)
@@ -87,7 +87,7 @@ def token(api: Api, name: str | None, *scopes: str, service: str = "bucketry") -
 
 def push(api: Api, name: str, repository: str, tag: str, image: Image = IMAGE, *, path_tags: str = "") -> int:
     """Status of the manifest's PUT."""
-    headers = {"Authorization": basic(name)}
+    headers = {"Authorization": login(name)}
     for blob in (image.config, *image.layers):
         answer = api.request("POST", f"/v2/{repository}/blobs/uploads/?digest={blob.digest}", blob.data, headers)
         if answer.status != 201:
@@ -103,7 +103,7 @@ def test_the_door_tells_clients_how_to_log_in(server: Server) -> None:
         answer = api.request("GET", "/v2/", headers=headers)
         assert answer.error() == (401, "UNAUTHORIZED")
         assert answer.header("WWW-Authenticate").startswith(challenge)
-    for credentials in (basic("alice"), token(api, "alice"), token(api, None)):
+    for credentials in (login("alice"), token(api, "alice"), token(api, None)):
         assert api.request("GET", "/v2/", headers={"Authorization": credentials}).status == 200
 
 
@@ -117,14 +117,14 @@ def test_what_is_allowed_works_and_what_is_not_says_what_is_missing(server: Serv
     assert answer.error() == (401, "UNAUTHORIZED")
     assert 'scope="repository:team/app:pull"' in answer.header("WWW-Authenticate")
 
-    bob = {"Authorization": basic("bob")}
+    bob = {"Authorization": login("bob")}
     assert api.request("GET", "/v2/team/app/manifests/edge", headers=bob).status == 200
     answer = api.request("DELETE", "/v2/team/app/manifests/edge", headers=bob)
     assert answer.error() == (403, "DENIED")
     assert "user:bob may not delete from team/app" in answer.message
     answer = api.request("GET", "/v2/_catalog", headers=bob)
     assert answer.error() == (403, "DENIED")
-    assert json.loads(api.request("GET", "/v2/_catalog", headers={"Authorization": basic("alice")}).body) == {
+    assert json.loads(api.request("GET", "/v2/_catalog", headers={"Authorization": login("alice")}).body) == {
         "repositories": ["public/tool", "team/app"]
     }
 
@@ -137,7 +137,7 @@ def test_a_private_repository_looks_like_one_that_is_not_there(server: Server) -
         there = api.request("GET", "/v2/team/app/tags/list", headers=headers)
         missing = api.request("GET", "/v2/team/nil/tags/list", headers=headers)
         assert (there.status, there.body.replace(b"app", b"nil")) == (missing.status, missing.body)
-    bob = {"Authorization": basic("bob")}
+    bob = {"Authorization": login("bob")}
     there = api.request("GET", "/v2/public/tool/tags/list", headers=bob)
     assert there.status == 404  # Nothing is there; strangers, and so bob, may look.
     denied = [api.request("GET", f"/v2/{name}/manifests/x", headers=bob) for name in ("secret/a", "secret/b")]
@@ -153,7 +153,7 @@ def test_a_tag_is_made_and_not_moved_without_the_right_and_an_immutable_one_by_n
     assert push(api, "alice", "team/app", "v1") == 201
     assert push(api, "alice", "team/app", "v1", OTHER) == 403
     assert push(api, "alice", "team/app", OTHER.digest, OTHER, path_tags="?tag=fresh&tag=v1") == 403
-    alice = {"Authorization": basic("alice")}
+    alice = {"Authorization": login("alice")}
     assert api.request("GET", "/v2/team/app/manifests/fresh", headers=alice).status == 404
     for reference in ("v1", IMAGE.digest):
         answer = api.request("DELETE", f"/v2/team/app/manifests/{reference}", headers=alice)
@@ -174,19 +174,19 @@ def test_a_token_is_good_for_what_it_was_asked_for_and_for_no_more_than_the_rule
     greedy = {"Authorization": token(api, "bob", "repository:team/app:pull,push,delete repository:secret/x:pull,push")}
     assert api.request("DELETE", "/v2/team/app/manifests/edge", headers=greedy).status == 403
     assert api.request("GET", "/v2/secret/x/tags/list", headers=greedy).error() == (404, "NAME_UNKNOWN")
-    assert api.request("GET", "/token?service=other", headers={"Authorization": basic("bob")}).status == 400
+    assert api.request("GET", "/token?service=other", headers={"Authorization": login("bob")}).status == 400
 
 
 def test_an_upload_is_its_beginners(server: Server) -> None:
     api = Api(server.port)
-    begun = api.request("POST", "/v2/team/app/blobs/uploads/", b"", {"Authorization": basic("alice")})
+    begun = api.request("POST", "/v2/team/app/blobs/uploads/", b"", {"Authorization": login("alice")})
     where = begun.header("Location")
     for method, body in (("GET", b""), ("PATCH", b"x"), ("PUT", b"x"), ("DELETE", b"")):
-        answer = api.request(method, where, body, {"Authorization": basic("bob")})
+        answer = api.request(method, where, body, {"Authorization": login("bob")})
         assert answer.status in (400, 404), method
         if method != "PUT":
             assert answer.error()[1] == "BLOB_UPLOAD_UNKNOWN"
-    assert api.request("GET", where, headers={"Authorization": basic("alice")}).status == 204
+    assert api.request("GET", where, headers={"Authorization": login("alice")}).status == 204
 
 
 def test_a_blob_is_not_mounted_from_where_the_visitor_may_not_pull(server: Server) -> None:
@@ -194,7 +194,7 @@ def test_a_blob_is_not_mounted_from_where_the_visitor_may_not_pull(server: Serve
     assert push(api, "alice", "team/app", "edge") == 201
     layer = IMAGE.layers[0].digest
     mount = f"/v2/public/mine/blobs/uploads/?mount={layer}"
-    alice, bob = ({"Authorization": basic(name)} for name in ("alice", "bob"))
+    alice, bob = ({"Authorization": login(name)} for name in ("alice", "bob"))
     assert api.request("POST", f"{mount}&from=team/app", b"", alice).status == 201
     assert api.request("POST", mount.replace("mine", "other"), b"", alice).status == 202
     assert api.request("POST", f"/v2/team/b/blobs/uploads/?mount={layer}&from=secret/x", b"", bob).status == 202
@@ -220,7 +220,7 @@ def test_rules_and_users_are_read_again_and_a_broken_file_changes_nothing(server
     (folder / "htpasswd").write_text(users({"alice": PASSWORDS["alice"]}))
     time.sleep(4 * RELOAD)
     assert {api.request("GET", wanted, headers=held).status for _ in range(6)} == {401}
-    assert api.request("GET", wanted, headers={"Authorization": basic("bob")}).status == 401
+    assert api.request("GET", wanted, headers={"Authorization": login("bob")}).status == 401
 
 
 def test_another_replica_takes_the_same_tokens(server: Server, folder: Path) -> None:
