@@ -25,6 +25,7 @@ from bucketry.server.auth.errors import Challenged, CredentialsRefused, IssuerUn
 from bucketry.server.auth.visitor import ACTIONS
 from bucketry.server.body import ClientGone, ClientSilent, ServerStopping
 from bucketry.server.call import Noted
+from bucketry.server.log import without_secrets
 from bucketry.server.routes import Route, Target
 from bucketry.store.contract import StoreError
 
@@ -202,7 +203,8 @@ class Audit:
             result=result,
             reason=None if result == "allowed" else _reason(noted.error, status),
             claimed=noted.claimed if result == "denied" else None,
-            request_id=request_id,
+            # The client's to choose, and a robot's token has the form of one.
+            request_id=without_secrets(request_id),
             address=address,
         )
         if target is not None:

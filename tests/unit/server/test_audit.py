@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from bucketry.access import ANONYMOUS, OPEN, Action, Method, Principal, Scope
+from bucketry.access import ANONYMOUS, OPEN, Action, Method, Principal, Scope, make_token
 from bucketry.oci.errors import BlobUnknown, Denied, ManifestUnknown, NameUnknown, OCIError, ParameterInvalid
 from bucketry.server import audit as module
 from bucketry.server.audit import COMPLAIN_EVERY, LOOK_EVERY, Audit, AuditFile, refusal
@@ -403,3 +403,9 @@ def test_what_cannot_be_written_is_said_before_anything_is_served(tmp_path: Path
         assert said is not None
         assert "access.audit" in said
         assert words in said
+
+
+def test_a_token_that_was_given_as_the_id_of_a_request_is_not_written() -> None:
+    token = make_token("ci", bytes(32))
+    (line,) = lines("PUT", let_in(), 201, request_id=token)
+    assert line["request_id"] == "bktr_..."

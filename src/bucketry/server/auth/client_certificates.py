@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -24,7 +25,14 @@ MAX_HEADER: Final = 16 * 1024
 MAX_NAMES: Final = 100
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _END: Final = b"-----END CERTIFICATE-----"
-_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,  # of a name that is written as a bit string
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,12 @@ def read_der(data: bytes) -> ClientCertificate:
 
 def _read(der: bytes) -> ClientCertificate:
     """Raises what `_UNREADABLE` names."""
-    certificate = x509.load_der_x509_certificate(der)
-    return ClientCertificate(_names(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    with warnings.catch_warnings():
+        # What is odd and still read (a serial number below one, a country of three letters) would be told on standard
+        # error, between the lines of the log.
+        warnings.simplefilter("ignore")
+        certificate = x509.load_der_x509_certificate(der)
+        return ClientCertificate(_names(certificate), certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
 def _der(value: str) -> bytes:

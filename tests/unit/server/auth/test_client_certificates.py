@@ -98,3 +98,24 @@ def test_a_certificate_counts_within_its_time_only() -> None:
         with pytest.raises(CredentialsRefused) as refused:
             found.check(moment)
         assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x12"),  # a version that there is not
+        (b"\x0c\x11builder, CN=admin", b"\x03\x11\0uilder, CN=admin"),  # a name that is a bit string
+    ],
+)
+def test_a_certificate_that_is_well_formed_and_no_certificate_is_refused(right: bytes, wrong: bytes) -> None:
+    assert DER.count(right) >= 1
+    with pytest.raises(CredentialsRefused):
+        read_header(base64.b64encode(DER.replace(right, wrong)).decode())
+
+
+def test_what_is_odd_in_a_certificate_writes_no_line_into_the_log() -> None:
+    # pytest makes errors of warnings.
+    number = b"\xa0\x03\x02\x01\x02\x02\x01"
+    assert DER.count(number + b"\x01") == 1
+    odd = DER.replace(number + b"\x01", number + b"\xff")
+    assert read_header(base64.b64encode(odd).decode()).names == read_header(BASE64).names
