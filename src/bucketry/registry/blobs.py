@@ -20,11 +20,22 @@ from bucketry.hashing import MAX_ENCODED, Checkpoints
 from bucketry.oci import Digest
 from bucketry.oci.errors import BlobUnknown, Unsupported
 from bucketry.registry import layout
+from bucketry.registry.contents import Contents
+from bucketry.registry.guards import FREE, TagGuard
 from bucketry.registry.records import BlobRecord, BlobState, Link, decode, encode
 from bucketry.registry.settings import Clock, Ids, RegistrySettings
 from bucketry.registry.sharing import SharedReads
 from bucketry.store.checks import is_foreign
-from bucketry.store.contract import IF_ABSENT, IfMatch, NotFound, PreconditionFailed, ReadOnly, Store, StoredObject
+from bucketry.store.contract import (
+    IF_ABSENT,
+    Condition,
+    IfMatch,
+    NotFound,
+    PreconditionFailed,
+    ReadOnly,
+    Store,
+    StoredObject,
+)
 from bucketry.store.contract import Unsupported as StoreUnsupported
 
 FRESH = 300.0
@@ -46,8 +57,9 @@ class Blob:
 
 
 class Blobs:
-    def __init__(self, store: Store, *, clock: Clock, ids: Ids, settings: RegistrySettings) -> None:
+    def __init__(self, store: Store, contents: Contents, *, clock: Clock, ids: Ids, settings: RegistrySettings) -> None:
         self._store = store
+        self._contents = contents
         self._clock = clock
         self._ids = ids
         self._settings = settings
@@ -104,12 +116,22 @@ class Blobs:
         gone = await asyncio.gather(*map(absent, wanted))
         return [digest for digest, is_gone in zip(wanted, gone, strict=True) if is_gone]
 
-    async def delete(self, repository: str, digest: Digest) -> None:
-        """Ends the repository's right to serve the blob; other repositories keep theirs. Raises `BlobUnknown`."""
+    async def delete(self, repository: str, digest: Digest, *, guard: TagGuard = FREE) -> None:
+        """Ends the repository's right to serve the blob; other repositories keep theirs.
+
+        Raises `BlobUnknown`, and `Denied` where a tag that the guard keeps holds the blob: then nothing has gone, but
+        for a moment where such a tag is pushed at the same time.
+        """
         if not self._settings.delete:
             raise Unsupported("this registry does not delete: its owner set delete.enabled = false")
-        await self._link(repository, digest)
+        link, _ = await self._link(repository, digest)
+        await self._contents.require_free(repository, digest, guard)
         await self._store.delete(layout.link(repository, digest))
+        refusal = await self._contents.refusal(repository, digest, guard)
+        if refusal is not None:
+            # None is put back only where a collector took the bytes in between.
+            await self._put_settled(repository, Blob(digest, link.size, link.data))
+            raise refusal
 
     async def mount(self, repository: str, digest: Digest, source: str | None) -> Blob | None:
         """Links a blob that ``source`` (or, where allowed, any repository) has. None where it cannot be: upload it."""
@@ -125,12 +147,7 @@ class Blobs:
                 found = await self.find(source, digest)
             except BlobUnknown:
                 return None
-        key = layout.link(repository, digest)
-        etag = await self._put_link(key, found.size, found.data)
-        if await self._confirmed(digest, found.data):
-            return found
-        await self._withdraw(key, etag)
-        return None
+        return await self._put_settled(repository, found)
 
     async def checkpoints(self, repository: str, digest: Digest) -> bytes:
         """The blob's SHA-256 checkpoints (`bucketry.hashing.Checkpoints.encode`). Raises `BlobUnknown`."""
@@ -193,9 +210,28 @@ class Blobs:
             raise _unknown(repository, digest) from None
         return decode(held.body, Link, held.info.key), held
 
-    async def _put_link(self, key: str, size: int, data: str) -> str:
+    async def _put_link(self, key: str, size: int, data: str, condition: Condition | None = None) -> str:
         """The new link's etag."""
-        return await self._store.put(key, encode(Link(size=size, data=data, nonce=self._ids.token())))
+        body = encode(Link(size=size, data=data, nonce=self._ids.token()))
+        return await self._store.put(key, body, condition=condition)
+
+    async def _put_settled(self, repository: str, found: Blob) -> Blob | None:
+        """Links bytes that some repository had; None, and no such link, where they are not the digest's any more.
+
+        A link that is there and holds is not touched: these bytes may be older ones, and it would go with them.
+        """
+        key = layout.link(repository, found.digest)
+        try:
+            etag = await self._put_link(key, found.size, found.data, IF_ABSENT)
+        except PreconditionFailed:
+            try:
+                return await self.stat(repository, found.digest)
+            except BlobUnknown:
+                etag = await self._put_link(key, found.size, found.data)
+        if await self._confirmed(found.digest, found.data):
+            return found
+        await self._withdraw(key, etag)
+        return None
 
     async def _confirmed(self, digest: Digest, data: str) -> bool:
         """Whether a link to ``data`` that is in place holds: looked at before, the record might still be condemned."""

@@ -16,13 +16,16 @@ def _free(tag: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TagGuard:
-    """``moves``: a tag that points to another manifest already. ``deletes``: a tag, alone or with its manifest.
+    """``moves``: a tag that points to another manifest already. ``deletes``: a tag, alone, with its manifest, or a part
+    of what it holds (`bucketry.registry.contents`). ``holds``: whether ``deletes`` may have a reason for any tag of the
+    repository; where it has not, nobody looks.
 
-    Both are held where a tag is written or deleted, not only before: of two pushes at once, one is refused.
+    All are held where a tag is written or something is deleted, not only before: of two pushes at once, one is refused.
     """
 
     moves: Reason = _free
     deletes: Reason = _free
+    holds: bool = True
 
 
-FREE = TagGuard()
+FREE = TagGuard(holds=False)

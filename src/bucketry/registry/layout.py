@@ -46,9 +46,20 @@ def tag(repository: str, name: str) -> str:
     return f"{tags(repository)}{name}"
 
 
+def markers(repository: str) -> str:
+    """The prefix of the markers of all manifests."""
+    return f"repos/{repository}/~tagged/"
+
+
 def tagged(repository: str, digest: Digest) -> str:
     """The prefix of the markers that say which tags may point at a manifest."""
-    return f"repos/{repository}/~tagged/{digest.algorithm}/{digest.hex}/"
+    return f"{markers(repository)}{digest.algorithm}/{digest.hex}/"
+
+
+def marked(repository: str, marker: str) -> tuple[Digest, str]:
+    """The manifest and the tag that the key of a marker names."""
+    algorithm, digits, name = marker.removeprefix(markers(repository)).split("/")
+    return Digest(algorithm, digits), name
 
 
 def referrers(repository: str, subject: Digest, algorithm: str) -> str:

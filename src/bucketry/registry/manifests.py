@@ -2,7 +2,7 @@
 
 The order of writes keeps what was acknowledged whole, whatever is interrupted: children are checked (and their
 leases renewed), then the manifest, then its place among the referrers of its subject, then the marker of each tag,
-then the tag.
+then the tag. The marker of a tag that is never deleted comes before all, see `bucketry.registry.contents`.
 Deleting goes the other way round, the manifest last: so whatever is interrupted, the next delete still finds what is
 left to do. A push and a delete of one manifest at once see each other: the push looks for the manifest after it wrote
 what belongs to it, and writes all again where it is gone; the delete looks for what belongs to it once more after it
@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from bucketry.oci import Digest, Manifest, parse_manifest
 from bucketry.oci.errors import (
@@ -28,13 +30,15 @@ from bucketry.oci.errors import (
 )
 from bucketry.registry import layout
 from bucketry.registry.blobs import CHECKS_AT_ONCE, Blobs
+from bucketry.registry.contents import DIGEST_METADATA as DIGEST_METADATA
+from bucketry.registry.contents import IN_TIME, Contents, tag_digest
+from bucketry.registry.contents import PARSED_IN_THREAD as PARSED_IN_THREAD
 from bucketry.registry.guards import FREE, TagGuard
 from bucketry.registry.referrers import Referrers
 from bucketry.registry.settings import Clock, RegistrySettings
 from bucketry.registry.sharing import SharedReads
 from bucketry.store.contract import (
     IF_ABSENT,
-    Corrupt,
     IfMatch,
     ListedObject,
     NotFound,
@@ -47,9 +51,6 @@ from bucketry.store.contract import (
     Unsupported as StoreUnsupported,
 )
 
-DIGEST_METADATA = "digest"
-PARSED_IN_THREAD = 256 * 1024
-"""Bytes: a larger manifest takes long enough to parse that other requests would wait for it."""
 _KNOWN_REPOSITORIES = 10_000
 _NAMED = 128
 """Children that are missing after which no others are looked for: 4 MiB can name tens of thousands."""
@@ -76,13 +77,38 @@ class Pushed:
     tags: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """How a manifest is written. ``kept``: tags that are not moved, and why. ``marked``: those of them that have their
+    markers, and are to be written before the clock's monotonic ``end``."""
+
+    tags: Sequence[str] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
+    marked: Sequence[str] = ()
+    end: float = 0.0
+    keeps_type: bool = False
+    """Whether a manifest that is there already keeps its media type."""
+
+
+class _OutOfTime(Exception):
+    """The children were looked for so long ago that a delete may not believe in this push any more."""
+
+
 class Manifests:
     def __init__(
-        self, store: Store, blobs: Blobs, referrers: Referrers, *, clock: Clock, settings: RegistrySettings
+        self,
+        store: Store,
+        blobs: Blobs,
+        referrers: Referrers,
+        contents: Contents,
+        *,
+        clock: Clock,
+        settings: RegistrySettings,
     ) -> None:
         self._store = store
         self._blobs = blobs
         self._referrers = referrers
+        self._contents = contents
         self._clock = clock
         self._settings = settings
         self._reads: SharedReads[StoredObject] = SharedReads(store.get)
@@ -94,7 +120,7 @@ class Manifests:
             held = await self._read(layout.manifest(repository, reference), repository, reference)
             return StoredManifest(reference, held.info.content_type, held.body)
         held = await self._read(layout.tag(repository, reference), repository, reference)
-        return StoredManifest(_tag_digest(held), held.info.content_type, held.body)
+        return StoredManifest(tag_digest(held.info), held.info.content_type, held.body)
 
     async def push(
         self,
@@ -110,6 +136,7 @@ class Manifests:
 
         Raises `ManifestTooLarge`, `ManifestInvalid`, `DigestMismatch`, `ManifestBlobUnknown`, and `Denied` for a tag
         that the guard keeps where it is: nothing is tagged then, unless another push takes a tag at the same time.
+        Where tags may hold what they name, the same bytes are not given another media type either: `Denied`.
         """
         if len(body) > self._settings.max_manifest:
             raise ManifestTooLarge(
@@ -129,24 +156,36 @@ class Manifests:
         else:
             tags = (reference, *tags)
         names = tuple(dict.fromkeys(tags))
-        kept = [(name, why) for name in names if (why := guard.moves(name)) is not None]
-        await _each(lambda one: self._require_same(repository, *one, digest), kept)
-        await self._require_children(repository, manifest)
-        await self._list_repository(repository)
+        kept = {name: why for name in names if (why := guard.moves(name) or guard.deletes(name)) is not None}
+        await _each(lambda one: self._require_same(repository, *one, digest), kept.items())
+        fixed = [name for name in names if guard.deletes(name) is not None]
+        keeps_type = guard.holds and not _says_its_type(body)
         subject = None if manifest.subject is None else manifest.subject.parsed
-        for _ in range(_TAG_ATTEMPTS):
-            await self._write(repository, digest, manifest, body, names, dict(kept))
+        for attempt in range(_TAG_ATTEMPTS):
+            end = self._clock.monotonic() + IN_TIME
+            await _each(lambda tag: self._mark(repository, digest, tag, body, manifest.media_type), fixed)
+            if fixed or not attempt:
+                await self._require_children(repository, manifest)
+            await self._list_repository(repository)
+            try:
+                await self._write(
+                    repository, digest, manifest, body, _Writing(names, kept, fixed, end, keeps_type=keeps_type)
+                )
+            except _OutOfTime:
+                continue
             # Someone may have deleted the manifest before what belongs to it was there to be deleted with it.
             alone = not names and subject is None
             if alone or await self._exists(layout.manifest(repository, digest)):
                 return Pushed(digest, subject, names)
-        raise Unavailable(f"manifest {digest} of {repository} is deleted again and again while it is pushed")
+        raise Unavailable(
+            f"manifest {digest} of {repository} is deleted again and again while it is pushed, or the store is too slow"
+        )
 
     async def delete(self, repository: str, reference: Digest | str, *, guard: TagGuard = FREE) -> None:
         """A tag alone, or a manifest with every tag that points to it.
 
-        Raises `ManifestUnknown`, and `Denied` where a tag would go that the guard keeps: then no tag has gone, but for
-        those of a manifest that such a tag is put on at the same time.
+        Raises `ManifestUnknown`, and `Denied` where a tag would go that the guard keeps, or something that such a tag
+        holds: then nothing has gone, but for other tags of a manifest that such a tag is put on at the same time.
         """
         if not self._settings.delete:
             raise Unsupported("this registry does not delete: its owner set delete.enabled = false")
@@ -161,42 +200,78 @@ class Manifests:
         except ManifestUnknown:
             await self._delete_left(repository, reference, guard)  # By a delete that was interrupted.
             raise
-        if guard is not FREE:
+        await self._contents.require_free(repository, reference, guard)
+        manifest = parse_manifest(held.body, held.info.content_type)
+        subject = manifest.subject
+        try:
+            if subject is not None:
+                await self._referrers.remove(repository, subject.parsed, reference)
             async for page in self._markers(repository, reference):
-                names = map(_tag_of, page)
-                await _each(lambda name: self._require_deletable(repository, name, reference, guard), names)
-        subject = parse_manifest(held.body, held.info.content_type).subject
-        if subject is not None:
-            await self._referrers.remove(repository, subject.parsed, reference)
-        async for page in self._markers(repository, reference):
-            await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
-        await self._store.delete(key)
+                await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
+            await self._store.delete(key)
+            await self._contents.require_free(repository, reference, guard)
+        except Denied:  # A tag came meanwhile.
+            await self._write(repository, reference, manifest, held.body, _Writing())
+            raise
         await self._delete_left(repository, reference, guard)
         if subject is not None:
             await self._delete_left_referrer(repository, subject.parsed, reference)
 
-    async def _write(
-        self,
-        repository: str,
-        digest: Digest,
-        manifest: Manifest,
-        body: bytes,
-        tags: Sequence[str],
-        kept: Mapping[str, str],
-    ) -> None:
-        """``kept``: tags that are not moved, and why."""
-        await self._store.put(layout.manifest(repository, digest), body, content_type=manifest.media_type)
+    async def _mark(self, repository: str, digest: Digest, tag: str, body: bytes, media_type: str) -> None:
+        await self._store.put(layout.tagged(repository, digest) + tag, body, content_type=media_type)
+
+    async def _write(self, repository: str, digest: Digest, manifest: Manifest, body: bytes, writing: _Writing) -> None:
+        """Raises `_OutOfTime`."""
+        await self._put_manifest(repository, digest, manifest.media_type, body, writing.keeps_type)
         if manifest.subject is not None:
             await self._referrers.add(repository, manifest.subject.parsed, digest, manifest.referrer(digest, len(body)))
-        for tag in tags:
-            await self._store.put(layout.tagged(repository, digest) + tag, b"")
-            await self._put_tag(repository, tag, digest, manifest.media_type, body, kept.get(tag))
+        for tag in writing.tags:
+            is_marked = tag in writing.marked
+            if not is_marked:
+                await self._store.put(layout.tagged(repository, digest) + tag, b"")
+            end = writing.end if is_marked else None
+            await self._put_tag(repository, tag, digest, manifest.media_type, body, writing.kept.get(tag), end)
+
+    async def _put_manifest(
+        self, repository: str, digest: Digest, media_type: str, body: bytes, keeps_type: bool
+    ) -> None:
+        key = layout.manifest(repository, digest)
+        while True:
+            try:
+                await self._store.put(key, body, content_type=media_type, condition=IF_ABSENT if keeps_type else None)
+                return
+            except PreconditionFailed:
+                if not keeps_type:
+                    raise
+            try:
+                found = (await self._store.head(key)).content_type
+            except NotFound:
+                continue
+            if found != media_type:
+                raise Denied(
+                    f"{repository} has manifest {digest} as {found}, and has immutable tags, so what is there keeps "
+                    f"its media type: push it with the Content-Type {found}",
+                    detail={"digest": str(digest), "mediaType": found},
+                )
+            return
 
     async def _put_tag(
-        self, repository: str, tag: str, digest: Digest, media_type: str, body: bytes, why: str | None
+        self,
+        repository: str,
+        tag: str,
+        digest: Digest,
+        media_type: str,
+        body: bytes,
+        why: str | None,
+        end: float | None,
     ) -> None:
-        """``why``: the reason not to move it, if it points to another manifest."""
+        """``why``: the reason not to move it, if it points to another manifest. ``end``: the last moment to write it.
+
+        Raises `_OutOfTime`.
+        """
         while True:
+            if end is not None and self._clock.monotonic() >= end:
+                raise _OutOfTime
             try:
                 await self._store.put(
                     layout.tag(repository, tag),
@@ -219,14 +294,9 @@ class Manifests:
             held = await self._store.get(layout.tag(repository, tag))
         except NotFound:
             return False
-        if _tag_digest(held) != digest:
+        if tag_digest(held.info) != digest:
             raise Denied(why, detail={"tag": tag})
         return True
-
-    async def _require_deletable(self, repository: str, tag: str, digest: Digest, guard: TagGuard) -> None:
-        why = guard.deletes(tag)
-        if why is not None and await self._pointing(layout.tag(repository, tag), digest) is not None:
-            raise Denied(why, detail={"tag": tag})
 
     async def _markers(self, repository: str, digest: Digest) -> AsyncIterator[tuple[ListedObject, ...]]:
         """Those of the manifest's tags, page by page."""
@@ -260,11 +330,16 @@ class Manifests:
             etags = await _each(lambda tag: self._pointing(tag, digest), tags)
             if await self._exists(layout.manifest(repository, digest)):
                 return
-            for tag in (_tag_of(marker) for marker, etag in zip(markers, etags, strict=True) if etag is not None):
-                why = guard.deletes(tag)
-                if why is not None and await self._put_back(repository, digest, tag):
-                    raise Denied(why, detail={"tag": tag})
-            await _each(self._delete_marked, zip(markers, tags, etags, strict=True))
+            left: list[tuple[ListedObject, str, str | None]] = []
+            for marker, tag, etag in zip(markers, tags, etags, strict=True):
+                why = guard.deletes(_tag_of(marker))
+                if why is not None and etag is not None:
+                    if await self._put_back(repository, digest, _tag_of(marker)):
+                        raise Denied(why, detail={"tag": _tag_of(marker)})
+                elif why is None or not self._contents.is_under_way(marker):
+                    # Else its push, which does not write the marker again, is about to write manifest and tag.
+                    left.append((marker, tag, etag))
+            await _each(self._delete_marked, left)
 
     async def _put_back(self, repository: str, digest: Digest, tag: str) -> bool:
         """Whether the tag still points to the manifest, which is then there again: a tag holds all of it."""
@@ -272,9 +347,10 @@ class Manifests:
             held = await self._store.get(layout.tag(repository, tag))
         except NotFound:
             return False
-        if _tag_digest(held) != digest:
+        if tag_digest(held.info) != digest:
             return False
-        await self._write(repository, digest, parse_manifest(held.body, held.info.content_type), held.body, (), {})
+        manifest = parse_manifest(held.body, held.info.content_type)
+        await self._write(repository, digest, manifest, held.body, _Writing())
         return True
 
     async def _delete_marked(self, left: tuple[ListedObject, str, str | None]) -> None:
@@ -302,7 +378,7 @@ class Manifests:
             held = await self._store.get(key)
         except NotFound:
             return None
-        return held.info.etag if _tag_digest(held) == digest else None
+        return held.info.etag if tag_digest(held.info) == digest else None
 
     async def _delete_unchanged(self, key: str, etag: str) -> bool:
         """Whether the object still was as it was read, and is deleted. Some stores cannot tell, and delete it."""
@@ -393,8 +469,10 @@ def _parse(body: bytes, content_type: str | None, algorithm: str) -> tuple[Manif
     return parse_manifest(body, content_type), Digest.of(body, algorithm)
 
 
-def _tag_digest(held: StoredObject) -> Digest:
-    digest = held.info.metadata.get(DIGEST_METADATA)
-    if digest is None:
-        raise Corrupt(f"{held.info.key} does not say which digest it points to: the store lost its metadata")
-    return Digest.parse(digest)
+class _Typed(msgspec.Struct, rename="camel"):
+    media_type: str | None = None
+
+
+def _says_its_type(body: bytes) -> bool:
+    """Whether the media type of a manifest that was taken follows from its bytes, whatever it is pushed as."""
+    return bool(msgspec.json.decode(body, type=_Typed).media_type)

@@ -10,6 +10,7 @@ import structlog
 
 from bucketry.registry import layout
 from bucketry.registry.blobs import Blobs
+from bucketry.registry.contents import Contents
 from bucketry.registry.ended import EndedSessions
 from bucketry.registry.listing import Listing
 from bucketry.registry.manifests import Manifests
@@ -54,9 +55,10 @@ class Registry:
         self.store = store
         self.settings = settings
         self._identity = format_file.registry
-        self.blobs = Blobs(store, clock=clock, ids=ids, settings=settings)
+        contents = Contents(store, clock=clock)
+        self.blobs = Blobs(store, contents, clock=clock, ids=ids, settings=settings)
         self.referrers = Referrers(store, settings=settings)
-        self.manifests = Manifests(store, self.blobs, self.referrers, clock=clock, settings=settings)
+        self.manifests = Manifests(store, self.blobs, self.referrers, contents, clock=clock, settings=settings)
         self.listing = Listing(store, settings=settings)
         self.sweeper = Sweeper(store, self.blobs, clock=clock, settings=settings)
         self.ended = EndedSessions(store)

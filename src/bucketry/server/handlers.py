@@ -237,7 +237,7 @@ class Handlers:
         return Response(None, 200, headers)
 
     async def delete_blob(self, call: Call) -> Response:
-        await self._registry.blobs.delete(call.repository, call.digest())
+        await self._registry.blobs.delete(call.repository, call.digest(), guard=call.guard)
         return Response(None, 202)
 
     # Uploads

@@ -112,7 +112,7 @@ class Visitor:
         return self.policy.visible(self.principal, repository)
 
     def guard(self, repository: str) -> TagGuard:
-        """What keeps tags where they are: that they are immutable, and that this visitor may move none."""
+        """What keeps tags, and what they hold: that they are immutable; and that this visitor may move none."""
         move = self.policy.decide(self.principal, Action.OVERWRITE, repository)
         # Clients ask for the right to push, and mean that of moving tags.
         scoped = self.scopes is None or covered(self.scopes, Action.OVERWRITE, repository)
@@ -120,17 +120,18 @@ class Visitor:
         def moves(tag: str) -> str | None:
             fixed = self._immutable(repository, tag)
             if fixed is not None:
-                return fixed
+                return f"{fixed}: push under another tag"
             if not move.allowed:
                 return f"the tag {tag} is there and points to another manifest, and {move.missing}"
             return None if scoped else f"the token was not given out to move tags in {repository}"
 
-        return TagGuard(moves=moves, deletes=lambda tag: self._immutable(repository, tag))
+        holds = any(glob.matches(repository) for one in self.policy.immutables for glob in one.repositories)
+        return TagGuard(moves=moves, deletes=lambda tag: self._immutable(repository, tag), holds=holds)
 
     def _immutable(self, repository: str, tag: str) -> str | None:
         if self.policy.immutable(repository, tag) is None:
             return None
-        return f"the tag {tag} of {repository} is immutable by the rules of this registry: push under another tag"
+        return f"the tag {tag} of {repository} is immutable by the rules of this registry"
 
     def _denied(self, decision: Decision) -> Denied | NameUnknown:
         if decision.action is Action.PULL:
