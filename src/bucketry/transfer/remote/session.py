@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import stat
+import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -194,12 +196,33 @@ def _load(folder: Path | None) -> ssl.SSLContext:
     for file in sorted(folder.glob("*.crt")):
         _trust(context, file)
     for file in sorted(folder.glob("*.cert")):
-        try:
-            context.load_cert_chain(file, file.with_suffix(".key"))
-        except (OSError, ssl.SSLError) as error:
-            key = file.with_suffix(".key").name
-            raise Misconfigured(f"{file} and {key} are no client certificate: {error.strerror or error}") from None
+        _show(context, file, file.with_suffix(".key"))
+    for key in sorted(folder.glob("*.key")):
+        if not key.with_suffix(".cert").exists():
+            raise Misconfigured(
+                f"{key} is there without {key.with_suffix('.cert').name}, the certificate that it is of"
+            )
     return context
+
+
+def _show(context: ssl.SSLContext, file: Path, key: Path) -> None:
+    """A client certificate. Raises `Misconfigured`."""
+
+    def ask() -> str:
+        # OpenSSL would ask at the terminal, beside what is shown there, and in the middle of a job of CI.
+        raise Misconfigured(f"{key} is encrypted: put a key there that is not, and that only you may read")
+
+    try:
+        if sys.platform != "win32" and key.stat().st_mode & stat.S_IROTH:
+            raise Misconfigured(f"{key} can be read by everybody on this machine: chmod 600 {key}")
+        context.load_cert_chain(file, key, ask)
+    except FileNotFoundError as error:
+        missing = file if error.filename is None and not file.exists() else key
+        raise Misconfigured(f"{missing} is not there: a client certificate is {file.name} and {key.name}") from None
+    except PermissionError:
+        raise Misconfigured(f"{file} or {key.name} cannot be read by you: Permission denied") from None
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"{file} and {key.name} are no client certificate: {error.strerror or error}") from None
 
 
 def _trust(context: ssl.SSLContext, file: Path) -> None:

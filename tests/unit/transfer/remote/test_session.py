@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -303,15 +303,77 @@ async def test_a_client_certificate_is_shown(
         own = folder.parent / server.host
         own.mkdir()
         copy(certificate.cert, own / "ca.crt")
-        copy(certificate.cert, own / "client.cert")
         server.on("GET", "/v2/", lambda: web.Response())
-        with pytest.raises(Misconfigured, match=r"client\.cert and client\.key are no client certificate"):
-            await careful.registry(server.host).check()
-
+        copy(certificate.cert, own / "client.cert")
         copy(certificate.key, own / "client.key")
+        (own / "client.key").chmod(0o600)
         assert not await careful.registry(server.host).check()
     finally:
         await server.stop()
+
+
+def no_key(folder: Path, certificate: Certificate) -> None:
+    (folder / "client.key").unlink()
+
+
+def for_everybody(folder: Path, certificate: Certificate) -> None:
+    (folder / "client.key").chmod(0o604)
+
+
+def no_certificate(folder: Path, certificate: Certificate) -> None:
+    (folder / "client.cert").unlink()
+
+
+def another(folder: Path, certificate: Certificate) -> None:
+    run([tool("openssl"), "genrsa", "-out", folder / "client.key", "2048"])
+
+
+def nonsense(folder: Path, certificate: Certificate) -> None:
+    (folder / "client.key").write_text("no key")
+
+
+def encrypted(folder: Path, certificate: Certificate) -> None:
+    made: list[str | Path] = [
+        "rsa",
+        "-aes128",
+        "-passout",
+        "pass:canary-secret",
+        "-in",
+        certificate.key,
+        "-out",
+        folder / "client.key",
+    ]
+    run([tool("openssl"), *made])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (no_key, r"client\.key is not there: a client certificate is client\.cert and client\.key"),
+        (for_everybody, r"client\.key can be read by everybody on this machine: chmod 600 \S+/client\.key"),
+        (no_certificate, r"client\.key is there without client\.cert"),
+        (another, r"client\.cert and client\.key are no client certificate"),
+        (nonsense, r"client\.cert and client\.key are no client certificate"),
+        (encrypted, r"client\.key is encrypted: put a key there that is not"),
+    ],
+)
+async def test_a_client_certificate_that_cannot_be_shown_is_named(
+    secure: Scripted,
+    careful: Session,
+    folder: Path,
+    certificate: Certificate,
+    wrong: Callable[[Path, Certificate], None],
+    says: str,
+) -> None:
+    copy(certificate.cert, folder / "ca.crt")
+    copy(certificate.cert, folder / "client.cert")
+    copy(certificate.key, folder / "client.key")
+    (folder / "client.key").chmod(0o600)
+    wrong(folder, certificate)
+
+    with pytest.raises(Misconfigured, match=says):
+        await careful.registry(secure.host).check()
+    assert secure.asked == []
 
 
 async def test_tls_with_one_that_speaks_none_names_the_flag(server: Scripted, known: Known, tmp_path: Path) -> None:
