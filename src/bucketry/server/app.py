@@ -22,7 +22,7 @@ from bucketry.server.auth.errors import Challenged, IssuerUnavailable, TooManyAt
 from bucketry.server.body import ClientGone, ClientSilent, RequestBody, ServerStopping
 from bucketry.server.call import Call, Noted, credentials
 from bucketry.server.config import Config, LimitsConfig
-from bucketry.server.connection import certificate_of, told_by_front
+from bucketry.server.connection import certificate_of, refuse, told_by_front
 from bucketry.server.errors import error_response, oci_error_response, store_error_response
 from bucketry.server.handlers import Handlers
 from bucketry.server.lifetime import Lifetime
@@ -81,8 +81,9 @@ class App:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter()
-        if self._front is not None:
-            told_by_front(scope, self._front)
+        if self._front is not None and not told_by_front(scope, self._front):
+            await refuse(send)
+            return
         request = Request(scope)
         given = request.headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"

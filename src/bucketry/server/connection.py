@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 from bucketry.server.body import ClientGone
 from bucketry.server.front.peers import read_peer
@@ -14,18 +14,28 @@ from bucketry.server.front.peers import read_peer
 _CERTIFICATE: Final = "bucketry.certificate"
 
 
-def told_by_front(scope: Scope, folder: str) -> None:
+def told_by_front(scope: Scope, folder: str) -> bool:
     """Puts what the front in ``folder`` said about the client where an application looks for it.
 
-    Raises `ValueError` for a connection that no front made: there can be none.
+    False for a connection that no front made: only the server's own user, or root, can open one.
     """
-    name = scope["client"][0]
-    if not name.startswith(folder):
-        raise ValueError(f"a connection past the fronts: {name!r}")
-    peer = read_peer(name)
+    name: str = scope["client"][0] if scope.get("client") else ""
+    if not name.startswith(f"{folder}/"):
+        return False
+    try:
+        peer = read_peer(name)
+    except ValueError:
+        return False
     scope["client"] = (peer.address, peer.port)
     scope["scheme"] = "https"
     scope[_CERTIFICATE] = peer.certificate
+    return True
+
+
+async def refuse(send: Send) -> None:
+    """Answers who came past the fronts."""
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def certificate_of(scope: Scope) -> bytes | None:

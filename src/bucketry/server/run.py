@@ -262,8 +262,13 @@ def _private_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _listening(config: Config, address: tuple[str, int]) -> Iterator[socket.socket]:
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.create_server(address, family=family, backlog=max(config.limits.backlog, 128)) as listener:
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address[0] == "::":
+            # All addresses, as without TLS: those of IPv4, too.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(max(config.limits.backlog, 128))
         yield listener
 
 

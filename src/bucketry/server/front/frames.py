@@ -11,8 +11,8 @@ from typing import Final
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD: Final = 9
 """Bytes before each frame's payload: 3 of its length, type, flags, 4 of the stream."""
-MOST_OPEN: Final = 10_000
-"""Streams that a client may hold open before it is up to no good: servers allow a few hundred."""
+MOST_OPEN: Final = 1_000
+"""Streams that a client may hold open before it is up to no good: servers allow 200, and clients begin with 100."""
 
 _DATA: Final = 0
 _HEADERS: Final = 1
@@ -84,6 +84,11 @@ class Http2:
         return len(self._open)
 
     @property
+    def excessive(self) -> bool:
+        """Whether there are more of them than any client needs: nothing is to be fed any more."""
+        return len(self._open) > MOST_OPEN
+
+    @property
     def heading(self) -> bool:
         """Whether the head of a request is under way, or, where no request is open, anything at all."""
         return self._ending is not None or not (self._open or self._client.between)
@@ -95,6 +100,8 @@ class Http2:
 
     def from_client(self, data: memoryview) -> None:
         for head in self._client.feed(data):
+            if self.excessive:
+                return
             kind, flags, stream = _read(head)
             if kind == _HEADERS:
                 if stream > self.last:

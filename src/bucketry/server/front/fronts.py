@@ -24,6 +24,7 @@ _AGAIN: Final = 1.0
 
 @dataclass(slots=True)
 class _Running:
+    number: int
     process: BaseProcess
     control: Connection
 
@@ -47,8 +48,7 @@ class Fronts:
         self._say = say
         self._lock = threading.Lock()
         self._stopping = False
-        self._next = 0
-        self._running = [self._start() for _ in range(count)]
+        self._running = [self._start(number) for number in range(count)]
         self._watcher = threading.Thread(target=self._watch, name="fronts", daemon=True)
         self._watcher.start()
 
@@ -79,9 +79,8 @@ class Fronts:
                 front.control.close()
             self._running = []
 
-    def _start(self) -> _Running:
+    def _start(self, number: int) -> _Running:
         ours, theirs = multiprocessing.Pipe()
-        number, self._next = self._next, self._next + 1
         process = multiprocessing.get_context("spawn").Process(
             target=serve,
             args=(replace(self._settings, number=number), self._keys(), self._listener, theirs),
@@ -90,7 +89,7 @@ class Fronts:
         )
         process.start()
         theirs.close()
-        return _Running(process, ours)
+        return _Running(number, process, ours)
 
     @staticmethod
     def _send(front: _Running, what: Keys | Order) -> None:
@@ -132,4 +131,4 @@ class Fronts:
         with self._lock:
             if not self._stopping:
                 front.control.close()
-                self._running[self._running.index(front)] = self._start()
+                self._running[self._running.index(front)] = self._start(front.number)

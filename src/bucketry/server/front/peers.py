@@ -15,8 +15,13 @@ from typing import Final
 
 MAX_PATH: Final = 103
 """Bytes of a Unix socket's name, where they are fewest."""
+MOST_FRONTS: Final = 16**3
+"""Their numbers begin with 0."""
+MAX_FOLDER: Final = MAX_PATH - len("/fff-") - 32 - len("-ffff-ffffffff-") - 24
+"""Bytes that are left for the folder, with the longest of all that `socket_name` puts together."""
 CERTIFICATES: Final = "certificates"
 _FIELDS: Final = 5
+_SERIALS: Final = 16**8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,11 @@ class Peer:
 def socket_name(folder: Path, front: int, address: tuple[str, int], serial: int, certificate: str | None) -> str:
     """Of the front's end of a connection. ``certificate``: as `certificate_id` gives it.
 
-    No two connections that are open have the same, as long as ``serial`` is each one's own.
+    No two connections that are open have the same: address and port are each one's own already.
     """
     # The zone of a link-local address is of no use to anybody but this machine.
     packed = ipaddress.ip_address(address[0].partition("%")[0]).packed.hex()
-    return f"{folder}/{front:x}-{packed}-{address[1]:x}-{serial:x}-{certificate or ''}"
+    return f"{folder}/{front:x}-{packed}-{address[1]:x}-{serial % _SERIALS:x}-{certificate or ''}"
 
 
 def certificate_id(der: bytes) -> str:
@@ -46,6 +51,12 @@ def certificate_id(der: bytes) -> str:
 def certificate_file(folder: Path, front: int, certificate: str) -> Path:
     """Each front has files of its own, as each knows by itself when the last connection of one ends."""
     return folder / CERTIFICATES / f"{front:x}-{certificate}"
+
+
+def clear(folder: Path, front: int) -> None:
+    """Removes what a front of this number left there that was killed."""
+    for file in (*folder.glob(f"{front:x}-*"), *(folder / CERTIFICATES).glob(f"{front:x}-*")):
+        file.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=4096)

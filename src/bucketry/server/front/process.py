@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from bucketry.server.front.contexts import Keys, Terms, server_context
-from bucketry.server.front.peers import certificate_file, certificate_id, socket_name
+from bucketry.server.front.peers import certificate_file, certificate_id, clear, socket_name
 from bucketry.server.front.relay import Buffers, Limits, Relay, State
 
 WORKERS: Final = "workers"
@@ -53,7 +53,7 @@ class Refusal:
 class FrontSettings:
     """``folder``: where the workers' socket is, and the fronts' own. ``number``: each front's own.
 
-    ``max_connections``: of clients that have agreed on TLS, and as many again that have not yet.
+    ``max_connections``: of clients that have a connection to a worker, and as many again that have none yet.
     """
 
     number: int
@@ -89,6 +89,7 @@ def _runner() -> asyncio.Runner:
 class Front:
     def __init__(self, settings: FrontSettings, keys: Keys, listener: socket.socket, control: Connection) -> None:
         self._settings = settings
+        self._keys = keys
         self._context = server_context(keys, settings.terms)
         self._listener = listener
         self._control = control
@@ -107,6 +108,7 @@ class Front:
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        clear(self._settings.folder, self._settings.number)
         self._listener.setblocking(False)
         self._loop.add_reader(self._control.fileno(), self._listen_to_orders)
         self._accept_on()
@@ -179,12 +181,17 @@ class Front:
             self._refusals, self._refusal_told = 0, now
 
     def connect(self, relay: Relay, certificate: bytes | None) -> socket.socket | None:
-        folder, number = self._settings.folder, self._settings.number
-        if certificate is not None and relay.certificate is None:
-            relay.certificate = self._show(certificate)
-        self._serial += 1
-        name = socket_name(folder, number, relay.address, self._serial, relay.certificate)
-        worker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        if self._full:
+            return None
+        try:
+            if certificate is not None and relay.certificate is None:
+                relay.certificate = self._show(certificate)
+            worker = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:
+            # No file is left for it, for example.
+            return None
+        folder, self._serial = self._settings.folder, self._serial + 1
+        name = socket_name(folder, self._settings.number, relay.address, self._serial, relay.certificate)
         try:
             worker.setblocking(False)
             worker.bind(name)
@@ -194,10 +201,16 @@ class Front:
                 # The other end has got the name by now, or never will.
                 os.unlink(name)
         except OSError:
-            # They are starting, or have more to do than they can take: TLS has an end of patience.
+            # They are starting, or have more to do than they can take: the relay has an end of patience.
             worker.close()
             return None
         return worker
+
+    @property
+    def _full(self) -> bool:
+        """Whether clients have all connections to workers that there may be: several may agree on TLS at once."""
+        most = self._settings.max_connections
+        return len(self._relays) > most and sum(relay.connected for relay in self._relays) >= most
 
     def agreed(self, relay: Relay) -> None:
         self._agreeing.pop(relay, None)
@@ -235,12 +248,19 @@ class Front:
             return
         match told:
             case Keys():
-                # They were tried before they were sent.
-                self._context = server_context(told, self._settings.terms)
+                self._keys = told
+                self._take_keys()
             case Order.STOP:
                 self._stop()
             case Order.END:
                 self._end()
+
+    def _take_keys(self) -> None:
+        try:
+            self._context = server_context(self._keys, self._settings.terms)
+        except OSError:
+            # They were tried before they were sent: no file is left to have OpenSSL read them from.
+            self._loop.call_later(_LOOK, self._take_keys)
 
     def _stop(self) -> None:
         self._accept_off()

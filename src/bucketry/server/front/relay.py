@@ -17,16 +17,19 @@ from typing import Final, Protocol, cast
 from bucketry.server.front.frames import PREFACE, Http2, goaway
 
 READ: Final = 64 * 1024
-"""Bytes at once. OpenSSL's buffers never shrink, so this is what an idle connection keeps that once was busy."""
+"""Bytes at once."""
+_PIECE: Final = 16 * 1024
+"""Bytes that OpenSSL gets at once: its buffers never shrink, and an idle connection that once was busy keeps them."""
 HANDSHAKE: Final = 10.0
 """Seconds in which a client agrees on TLS."""
 _LINGER: Final = 2.0
-"""Seconds, and bytes, that a client may go on sending after the answer that ends its connection."""
+"""Seconds, and bytes, that a client may go on sending after it was sent the answer that ends its connection."""
 _LINGER_BYTES: Final = 16 * 1024 * 1024
-_MOST_KEPT: Final = 512 * 1024
+_MOST_KEPT: Final = 2 * READ
 """Bytes for a client that takes none: above, nothing is read of what it sends, which could make more of them."""
 _RETRY: Final = 0.02
-"""Seconds until a worker is asked again that could not take a connection."""
+_RARELY: Final = 1.0
+"""Seconds until a worker is asked again that could not take a connection: each time twice as many, up to so many."""
 _PLAIN: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"This port speaks HTTPS: begin the address with https://\n"
@@ -124,6 +127,7 @@ class Relay:
         self._requests = 0
         """Those over HTTP/2, at the last look."""
         self._stuck_since: float | None = None
+        self._retry = _RETRY
         self._dropped = 0
         self._watched: dict[tuple[int, bool], Callable[[], object]] = {}
         self._watch()
@@ -131,6 +135,11 @@ class Relay:
     @property
     def state(self) -> State:
         return self._state
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to a worker."""
+        return self._worker is not None
 
     def look(self) -> None:
         """Ends what has lasted too long. To be called about once a second."""
@@ -143,8 +152,6 @@ class Relay:
             case State.AGREEING if waited > HANDSHAKE:
                 self.end()
             case State.FIRST if waited > self._limits.head:
-                self.end()
-            case State.ENDING if waited > self._limits.stuck:
                 self.end()
             case State.LINGERING if waited > _LINGER:
                 self.end()
@@ -177,51 +184,59 @@ class Relay:
         except OSError:
             self.end()
             return
-        if self._state in (State.ENDING, State.LINGERING) or self._worker_deaf:
+        if self._state is State.LINGERING:
             self._dropped += size
-            if self._dropped > _LINGER_BYTES or (size == 0 and self._state is State.LINGERING):
+            if size == 0 or self._dropped > _LINGER_BYTES:
                 self.end()
-            elif size == 0:
+        elif self._state is State.ENDING or self._worker_deaf:
+            if size == 0:
                 self._client_done = True
                 self._watch()
         elif size == 0:
             self._client_ended()
         else:
-            self._in.write(self._buffers.read[:size])
-            if self._state is not State.AGREEING or self._agree():
-                self._decrypt()
+            self._decrypt(self._buffers.read[:size])
 
-    def _agree(self) -> bool:
-        """Whether there is TLS now. What the client sent behind that is with OpenSSL already."""
+    def _agree(self) -> bool | None:
+        """Whether there is TLS now; None where there will be none."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
-            return False
+            return None if self._state is State.ENDED else False
         except ssl.SSLError as error:
             self._host.refused(self, error)
             self._say_last(_PLAIN if error.reason == "HTTP_REQUEST" else self._out.read())
-            return False
+            return None
         self._enter(State.FIRST)
         self._host.agreed(self)
         if self._tls.selected_alpn_protocol() == "h2":
             self._http2 = Http2()
         return True
 
-    def _decrypt(self) -> None:
+    def _decrypt(self, data: memoryview) -> None:
         plain, size, ended = self._buffers.plain, 0, False
-        try:
-            while not ended:
-                taken = cast(int, self._tls.read(READ, plain[size:]))  # With a buffer it is a number of bytes.
-                size += taken
-                ended = taken == 0
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            ended = True
-        except ssl.SSLError:
-            self.end()
-            return
+        for at in range(0, len(data), _PIECE):
+            self._in.write(data[at : at + _PIECE])
+            if self._state is State.AGREEING and (agreed := self._agree()) is not True:
+                if agreed is None:
+                    return
+                continue
+            try:
+                while not ended:
+                    taken = cast(int, self._tls.read(READ, plain[size:]))  # With a buffer it is a number of bytes.
+                    size += taken
+                    ended = taken == 0
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                ended = True
+            except ssl.SSLError:
+                # OpenSSL has written why.
+                self._say_last(self._out.read())
+                return
+            if ended:
+                break
         self._flush()
         if size and self._state is not State.ENDED:
             self._forward(plain[:size])
@@ -231,6 +246,9 @@ class Relay:
     def _forward(self, data: memoryview) -> None:
         if self._http2 is not None:
             self._http2.from_client(data)
+            if self._http2.excessive:
+                self.end()
+                return
         if self._state is State.FIRST:
             self._to_worker += bytes(data)
             self._begin()
@@ -251,17 +269,18 @@ class Relay:
         """Has the first bytes of the client taken to a worker, once they are no riddle to it."""
         if self._state is not State.FIRST:
             return
-        if self._http2 is None:
-            # These few keep the HTTP server from knowing which version it is, for which it has no limit of time.
-            if len(self._to_worker) < _TOLD:
-                return
-            if self._to_worker.startswith(PREFACE[:_TOLD]):
-                self.end()
-                return
+        # The HTTP server tells the version by these few, for which it has no limit of time: it must be the agreed one.
+        if not self._told:
+            return
+        begin = PREFACE if self._http2 is not None else PREFACE[:_TOLD]
+        if self._to_worker.startswith(begin) is (self._http2 is None):
+            self.end()
+            return
         self._worker = self._host.connect(self, self._tls.getpeercert(binary_form=True))
         if self._worker is None:
             self._watch()
-            self._loop.call_later(_RETRY, self._begin)
+            self._loop.call_later(self._retry, self._begin)
+            self._retry = min(2 * self._retry, _RARELY)
             return
         self._enter(State.OPEN)
         self._worker_writable()
@@ -269,7 +288,11 @@ class Relay:
     def _client_ended(self) -> None:
         self._client_done = True
         if self._worker is None:
-            self.end()
+            if self._told:
+                # It has said all it has to say, and no worker could take it yet.
+                self._watch()
+            else:
+                self.end()
             return
         if not self._to_worker:
             self._shut_worker()
@@ -319,12 +342,15 @@ class Relay:
             self._flush()
 
     def _encrypt(self, data: memoryview | bytes) -> bool:
+        sealed = [self._to_client]
         try:
             while len(data):
-                data = data[self._tls.write(data) :]
+                data = data[self._tls.write(data[:_PIECE]) :]
+                sealed.append(self._out.read())
         except ssl.SSLError:
             self.end()
             return False
+        self._to_client = b"".join(sealed)
         return True
 
     # To the client
@@ -360,11 +386,9 @@ class Relay:
         if http2.requests != self._requests or (http2.open and not http2.heading):
             self._requests, self._since = http2.requests, now
         elif now - self._since > self._limits.head * (2 if http2.heading else 1):
-            farewell = b""
-            if http2.at_rest and not http2.said_goaway and self._encrypt(goaway(http2.last)):
-                farewell = self._out.read()
-            if self._state is State.OPEN:
-                self._say_last(farewell + self._farewell())
+            if http2.at_rest and not http2.said_goaway and not self._encrypt(goaway(http2.last)):
+                return
+            self._say_last(self._farewell())
 
     def _farewell(self) -> bytes:
         """TLS's own last word."""
@@ -430,6 +454,9 @@ class Relay:
     @property
     def _to_worker_waits(self) -> bool:
         """Whether there is something for the worker that more must not be put behind."""
-        if self._state is State.FIRST:
-            return bool(self._to_worker) if self._http2 is not None else len(self._to_worker) >= _TOLD
-        return bool(self._to_worker)
+        return self._told if self._state is State.FIRST else bool(self._to_worker)
+
+    @property
+    def _told(self) -> bool:
+        """Whether the client's first bytes, which are kept, tell the version of HTTP."""
+        return len(self._to_worker) >= (_TOLD if self._http2 is None else len(PREFACE))
