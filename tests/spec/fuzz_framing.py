@@ -183,7 +183,7 @@ def _bytes(source: random.Random, draft: Draft) -> bytes:
     raw = bytearray(draft.raw())
     end = raw.find(b"\r\n\r\n") + 4
     for _ in range(source.choice((1, 1, 2, 8))):
-        at = source.randrange(end if source.random() < 0.9 else len(raw))
+        at = source.randrange(min(end, len(raw)) if source.random() < 0.9 else len(raw))
         match source.randrange(4):
             case 0:
                 raw[at : at + 1] = b""

@@ -31,7 +31,7 @@ from tests.spec.fuzz_framing import broken
 from tests.spec.fuzz_mutations import FURTHER, Mutation, certificates, mutations, pasted
 from tests.spec.fuzz_requests import GONE, REPOSITORIES, Draft, Grammar, Keys, scopes_of_all
 from tests.support.api import Api
-from tests.support.fuzzing import Footprint, Reply, Shot, Tally, Volley, footprint, lines_of
+from tests.support.fuzzing import Footprint, Reply, Shot, Tally, Volley, footprint
 from tests.support.images import Image, make_image
 from tests.support.server import Server, bucketry, descendants
 from tests.support.tls import make_client, make_tls
@@ -42,8 +42,10 @@ from bucketry.server.routes import Route
 
 SEED = os.environ.get("BUCKETRY_FUZZ_SEED", "1")
 REQUESTS = int(os.environ.get("BUCKETRY_FUZZ_REQUESTS", "100000"))
-GROWTH = 16 << 20
-"""Bytes by which the worker may grow after two fifths of the requests: caches that are bounded still fill up then."""
+GROWTH = 24 << 20
+"""Bytes by which the worker may grow after two fifths of the requests. Measured in three runs of 100,000: 70 to 79 MiB
+then, 80 to 92 at the end, as what is remembered of sessions and tokens is bounded by numbers that are not reached. What
+is lost for good, 420 bytes a request, is found."""
 FILES = 16
 """Open files that may come and go: connections that the server has yet to notice the end of."""
 IMAGE = make_image(51, (300, 70_000))
@@ -256,17 +258,26 @@ def assert_no_fault(found: Ground, tally: Tally) -> None:
     assert not [secret for secret in found.secrets if secret in metrics]
 
 
-_WRONG = re.compile(rb'Traceback|Exception|Error in ASGI|panicked|"level":"(?:error|critical)"|"status":5[0-9]{2}\b')
-_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{16,}|bktr_[a-z0-9._-]+_[0-9A-Za-z]{20,}")
+_WRONG = ("Traceback", "Exception", "Error in ASGI", "panicked", '"level":"error"', '"level":"critical"', '"status":5')
+_TOKENS = (re.compile(rb"eyJ[A-Za-z0-9_-]{16,}"), re.compile(rb"bktr_[a-z0-9._-]+_[0-9A-Za-z]{20,}"))
+
+
+def assert_clean(found: Ground, path: Path) -> bytes:
+    """Nothing went wrong, and nothing secret is told; the text."""
+    data = path.read_bytes()
+    for text in (*(each.encode() for each in _WRONG), *found.secrets):
+        at = data.find(text)
+        assert at < 0, data[max(0, at - 1500) : at + 1500]
+    for token in _TOKENS:
+        told = token.search(data)
+        assert told is None, data[max(0, told.start() - 1500) : told.end() + 1500]
+    return data
 
 
 def assert_log(found: Ground) -> None:
-    """Nothing went wrong, nothing secret is told, and no request wrote lines of its own."""
+    """And no request wrote lines of its own."""
     begun = False
-    for line in lines_of(found.server.log_path):
-        assert not _WRONG.search(line), line[:3000]
-        assert not _TOKEN.search(line), line[:3000]
-        assert not [secret for secret in found.secrets if secret in line], line[:3000]
+    for line in assert_clean(found, found.server.log_path).splitlines():
         # Before the first line of the log comes what is said to whoever started the server.
         begun = begun or line.startswith(b"{")
         assert not begun or isinstance(msgspec.json.decode(line), dict), line[:3000]
@@ -274,14 +285,10 @@ def assert_log(found: Ground) -> None:
 
 
 def assert_audit(found: Ground) -> None:
-    """Who was not let in is named only where there is somebody of that name."""
-    for line in lines_of(found.folder / "audit.log"):
-        assert not _TOKEN.search(line), line
-        assert not [secret for secret in found.secrets if secret in line], line
-        noted = msgspec.json.decode(line)
-        claimed = noted.get("claimed")
+    """And who was not let in is named only where there is somebody of that name."""
+    for line in assert_clean(found, found.folder / "audit.log").splitlines():
+        claimed = msgspec.json.decode(line).get("claimed")
         assert claimed is None or claimed.removeprefix("user:") in PEOPLE or claimed.startswith("robot:"), line
-        assert noted["status"] < 500, line
 
 
 def assert_deep(found: Ground, tally: Tally, kinds: Mapping[str, object]) -> None:

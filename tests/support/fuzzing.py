@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -359,10 +359,3 @@ def footprint(pid: int) -> Footprint | None:
         return None
     found = re.search(r"^Pss: +([0-9]+) kB$", text, re.MULTILINE)
     return None if found is None else Footprint(int(found[1]) * 1024, files)
-
-
-def lines_of(path: Path) -> Iterator[bytes]:
-    """One by one: a log of a hundred thousand requests is large."""
-    with path.open("rb") as file:
-        for line in file:
-            yield line.rstrip(b"\n")
