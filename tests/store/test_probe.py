@@ -1,4 +1,4 @@
-"""The probe: it passes stores that keep the contract, and finds out those that do not."""
+"""The probe: it passes stores that keep the contract, and tells of those that fail while it looks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tests.store.probing import PRESIGNED, left, seen, statuses
 from tests.store.rclone import Rclone, run_rclone
 from tests.store.seaweed import Seaweed
 
@@ -18,50 +19,16 @@ from bucketry.store.contract import (
     Buffer,
     Capabilities,
     Condition,
-    IfAbsent,
-    IfMatch,
-    ListPage,
-    NotFound,
     ObjectInfo,
-    Part,
-    PendingUpload,
-    PreconditionFailed,
     Store,
     StoredObject,
     StoreFull,
     Unavailable,
-    Unsupported,
-    UploadNotFound,
 )
 from bucketry.store.local import LocalStore
 from bucketry.store.memory import MemoryStore
 from bucketry.store.open import StoreOptions, open_store
-from bucketry.store.probe import ProbeReport, probe
-
-
-@pytest.fixture
-def ids() -> Callable[[], str]:
-    numbers = itertools.count(1)
-    return lambda: f"{next(numbers):016x}"
-
-
-PRESIGNED = {"presigned GET", "presigned part", "presigned PUT"}
-
-
-def statuses(report: ProbeReport) -> dict[str, str]:
-    return {check.name: check.status for check in report.checks}
-
-
-def seen(report: ProbeReport, name: str) -> str:
-    return next(check.seen for check in report.checks if check.name == name)
-
-
-async def left(store: Store) -> list[str]:
-    # A store that lies in its own list is asked for the truth.
-    page = await (MemoryStore.list(store, "") if isinstance(store, MemoryStore) else store.list(""))
-    objects = [found.key for found in page.objects]
-    return objects + [upload.key for upload in await store.list_multiparts()]
-
+from bucketry.store.probe import probe
 
 # Stores that keep the contract
 
@@ -132,366 +99,6 @@ async def test_progress_is_told_each_check(ids: Callable[[], str]) -> None:
     names: list[str] = []
     report = await probe(MemoryStore(), ids=ids, progress=names.append)
     assert names == [check.name for check in report.checks]
-
-
-# Stores that do not
-
-
-class IgnoresIfAbsent(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        kept = None if isinstance(condition, IfAbsent) else condition
-        return await super().put(key, body, content_type=content_type, metadata=metadata, condition=kept)
-
-
-class IgnoresIfMatch(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        kept = None if isinstance(condition, IfMatch) else condition
-        return await super().put(key, body, content_type=content_type, metadata=metadata, condition=kept)
-
-
-class LooksThenWrites(MemoryStore):
-    """Right when nobody races: conditions are checked before the write, not with it."""
-
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        try:
-            etag: str | None = (await self.head(key)).etag
-        except NotFound:
-            etag = None
-        if isinstance(condition, IfAbsent) and etag is not None:
-            raise PreconditionFailed("exists")
-        if isinstance(condition, IfMatch) and etag != condition.etag:
-            raise PreconditionFailed("changed")
-        return await super().put(key, body, content_type=content_type, metadata=metadata)
-
-
-class MakesWhatIfMatchForbids(MemoryStore):
-    """If-Match on a missing key makes the object."""
-
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        if isinstance(condition, IfMatch):
-            try:
-                await self.head(key)
-            except NotFound:
-                condition = None
-        return await super().put(key, body, content_type=content_type, metadata=metadata, condition=condition)
-
-
-class RefusesAndWrites(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        try:
-            return await super().put(key, body, content_type=content_type, metadata=metadata, condition=condition)
-        except PreconditionFailed:
-            await super().put(key, body, content_type=content_type, metadata=metadata)
-            raise
-
-
-class AnswersAnotherEtag(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        return "x" + await super().put(key, body, content_type=content_type, metadata=metadata, condition=condition)
-
-
-class ForgetsMetadata(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        return await super().put(key, body, content_type=content_type, condition=condition)
-
-
-class ForgetsContentTypes(MemoryStore):
-    async def put(
-        self,
-        key: str,
-        body: Buffer,
-        *,
-        content_type: str = OCTET_STREAM,
-        metadata: Mapping[str, str] | None = None,
-        condition: Condition | None = None,
-    ) -> str:
-        return await super().put(key, body, metadata=metadata, condition=condition)
-
-
-class ReadsFromACache(MemoryStore):
-    """The first read of a key is remembered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cache: dict[str, StoredObject] = {}
-
-    async def get(self, key: str, *, limit: int = 16 * 1024 * 1024) -> StoredObject:
-        if not key.startswith("probe/strong/"):
-            return await super().get(key, limit=limit)
-        if key not in self.cache:
-            self.cache[key] = await super().get(key, limit=limit)
-        return self.cache[key]
-
-
-class ListsLate(MemoryStore):
-    """A list is the one of the time before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.page = ListPage((), more=False)
-
-    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        page, self.page = self.page, await super().list(prefix, after=after, limit=limit)
-        return page
-
-
-class DeletesLate(MemoryStore):
-    async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
-        if condition is not None:
-            await super().delete(key, condition=condition)
-
-
-class ListsTheFirstPageAlways(MemoryStore):
-    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        return await super().list(prefix, limit=limit)
-
-
-class LosesAKeyBetweenPages(MemoryStore):
-    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        page = await super().list(prefix, after=after, limit=limit)
-        return ListPage(page.objects[1:], page.more) if after is not None else page
-
-
-class SortsWithoutCase(MemoryStore):
-    async def list(self, prefix: str, *, after: str | None = None, limit: int = 1000) -> ListPage:
-        page = await super().list(prefix, limit=1000)
-        objects = sorted(page.objects, key=lambda found: found.key.lower())
-        objects = [found for found in objects if after is None or found.key.lower() > after.lower()]
-        return ListPage(tuple(objects[:limit]), len(objects) > limit)
-
-
-class IgnoresRanges(MemoryStore):
-    async def read(self, key: str, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
-        async for piece in super().read(key):
-            yield piece
-
-
-class HasNoMultipart(MemoryStore):
-    async def create_multipart(self, key: str, *, part_size: int) -> str:
-        raise Unsupported("not implemented")
-
-
-class ShowsPartsAtOnce(MemoryStore):
-    async def put_part(self, key: str, upload_id: str, number: int, body: Buffer, *, offset: int) -> str:
-        await self.put(key, body)
-        return await super().put_part(key, upload_id, number, body, offset=offset)
-
-
-class JoinsPartsBackwards(MemoryStore):
-    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        await super().complete_multipart(key, upload_id, parts)
-        if len(parts) > 1:
-            await self.put(key, b"".join(reversed([piece async for piece in self.read(key)])))
-
-
-class DeletesTooMany(MemoryStore):
-    async def delete_many(self, keys: Sequence[str]) -> None:
-        page = await self.list("probe/many/")
-        await super().delete_many([*keys, *(found.key for found in page.objects)])
-
-
-MUST: list[tuple[type[MemoryStore], str, str]] = [
-    (AnswersAnotherEtag, "round trip", "another etag"),
-    (IgnoresIfAbsent, "write if absent", "16 of 16 writers"),
-    (LooksThenWrites, "write if absent", "told they had won"),
-    (RefusesAndWrites, "write if absent", "not the one whose bytes are there"),
-    (IgnoresIfMatch, "write if unchanged", "16 of 16 writers"),
-    (LooksThenWrites, "write if unchanged", "told they had won"),
-    (MakesWhatIfMatchForbids, "write if unchanged", "made an object where there was none"),
-    (ReadsFromACache, "reads see writes", "as it was before"),
-    (ListsLate, "reads see writes", "a list after a write"),
-    (DeletesLate, "reads see writes", "a deleted object can still be seen"),
-    (ForgetsMetadata, "metadata", "metadata"),
-    (ForgetsContentTypes, "metadata", "application/octet-stream"),
-    (ListsTheFirstPageAlways, "list", "a key twice"),
-    (LosesAKeyBetweenPages, "list", "every key"),
-    (SortsWithoutCase, "list", "byte order"),
-    (IgnoresRanges, "ranges", "other ones"),
-    (HasNoMultipart, "multipart", "not implemented"),
-    (ShowsPartsAtOnce, "multipart", "before it is completed"),
-    (JoinsPartsBackwards, "multipart in parallel", "other bytes"),
-    (DeletesTooMany, "delete many", "not just those named"),
-]
-
-
-@pytest.mark.parametrize(
-    ("broken", "name", "words"), MUST, ids=[f"{broken.__name__}-{name}" for broken, name, _ in MUST]
-)
-async def test_a_store_that_breaks_the_contract_is_refused(
-    broken: type[MemoryStore], name: str, words: str, ids: Callable[[], str]
-) -> None:
-    store = broken()
-    report = await probe(store, ids=ids)
-    assert statuses(report)[name] == "broken"
-    assert words in seen(report, name)
-    refusal = report.refusal()
-    assert refusal is not None
-    assert refusal.startswith("memory: cannot hold a registry (")
-    assert "\n" not in refusal
-    assert await left(store) == []
-
-
-QUICK = [broken for broken, name, _ in MUST if name not in {"multipart in parallel", "delete many"}]
-
-
-@pytest.mark.parametrize("broken", QUICK, ids=lambda broken: broken.__name__)
-async def test_a_server_finds_it_out_quickly(broken: type[MemoryStore], ids: Callable[[], str]) -> None:
-    store = broken()
-    report = await probe(store, ids=ids, quick=True)
-    assert report.refusal() is not None
-    # It ends where it is decided.
-    assert [check.refuses for check in report.checks] == [False] * (len(report.checks) - 1) + [True]
-    assert await left(store) == []
-
-
-class CompletesOnce(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__()
-        self.completed: set[str] = set()
-
-    async def complete_multipart(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        if upload_id in self.completed:
-            raise UploadNotFound(f"no upload {upload_id}")
-        await super().complete_multipart(key, upload_id, parts)
-        self.completed.add(upload_id)
-
-
-class DeletesAnyway(MemoryStore):
-    async def delete(self, key: str, *, condition: IfMatch | None = None) -> None:
-        await super().delete(key)
-
-
-class CannotDeleteConditionally(MemoryStore):
-    @property
-    def capabilities(self) -> Capabilities:
-        return Capabilities(conditional_delete=False)
-
-
-class NeverAborts(MemoryStore):
-    async def abort_multipart(self, key: str, upload_id: str) -> None:
-        pass
-
-
-class HidesUploads(MemoryStore):
-    async def list_multiparts(self) -> Sequence[PendingUpload]:
-        return ()
-
-
-class ListsNoParts(MemoryStore):
-    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        raise Unsupported("not implemented")
-
-
-class ListsPartsWithoutSizes(MemoryStore):
-    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        return [Part(part.number, 0, part.etag) for part in await super().list_parts(key, upload_id)]
-
-
-class ListsPartsForEver(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__()
-        self.listed: dict[str, Sequence[Part]] = {}
-
-    async def list_parts(self, key: str, upload_id: str) -> Sequence[Part]:
-        if upload_id not in self.listed:
-            self.listed[upload_id] = await super().list_parts(key, upload_id)
-        return self.listed[upload_id]
-
-
-class AcceptsStaleParts(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__(accept_stale_parts=True)
-
-
-class RunsAnHourAhead(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__(clock=lambda: time.time() + 3600)
-
-
-class RunsAnHourBehind(MemoryStore):
-    def __init__(self) -> None:
-        super().__init__(clock=lambda: time.time() - 3600)
-
-
-@pytest.mark.parametrize(
-    ("lesser", "name", "status", "words"),
-    [
-        (CompletesOnce, "complete twice", "broken", "no upload"),
-        (DeletesAnyway, "delete if unchanged", "broken", "though it had changed"),
-        (CannotDeleteConditionally, "delete if unchanged", "missing", "not used"),
-        (NeverAborts, "abort", "broken", "after it was aborted"),
-        (HidesUploads, "abort", "missing", "not listed"),
-        (AcceptsStaleParts, "stale part", "missing", "is accepted"),
-        (ListsNoParts, "list parts", "broken", "not implemented"),
-        (ListsPartsWithoutSizes, "list parts", "broken", "other parts are listed"),
-        (ListsPartsForEver, "list parts", "broken", "after it was aborted"),
-        (RunsAnHourAhead, "clock", "broken", "3600 s ahead of"),
-        (RunsAnHourBehind, "clock", "broken", "behind"),
-    ],
-)
-async def test_a_store_that_can_do_less_is_told_of_and_taken(
-    lesser: type[MemoryStore], name: str, status: str, words: str, ids: Callable[[], str]
-) -> None:
-    report = await probe(lesser(), ids=ids)
-    assert statuses(report)[name] == status
-    assert words in seen(report, name)
-    assert report.refusal() is None
 
 
 # Presigned URLs: more of them is in test_probe_presigned
@@ -679,6 +286,14 @@ async def test_seaweedfs_passes_and_is_known_for_what_it_is(seaweed: Seaweed, id
         await store.close()
 
 
+IGNORED = (
+    "writers that raced for one key were all told they had won (If-None-Match)",
+    "the writer that was told it had won is not the one whose bytes are there (If-None-Match)",
+    "an object was overwritten though If-None-Match forbade it",
+)
+"""What a store is refused for that overwrites: of a race, rclone may also fail all writers but one, when it is busy."""
+
+
 async def test_a_server_that_ignores_conditions_is_refused(rclone: Rclone, ids: Callable[[], str]) -> None:
     store = open_store(f"s3://{rclone.bucket}", options(rclone))
     await store.start()
@@ -686,7 +301,7 @@ async def test_a_server_that_ignores_conditions_is_refused(rclone: Rclone, ids: 
         refusal = (await probe(store, ids=ids, quick=True)).refusal()
         assert refusal is not None
         assert refusal.startswith(f"s3://{rclone.bucket} cannot hold a registry (write if absent): ")
-        assert "writers that raced for one key were all told they had won (If-None-Match)" in refusal
+        assert any(words in refusal for words in IGNORED), refusal
         assert (await store.list("")).objects == ()
     finally:
         await store.close()
