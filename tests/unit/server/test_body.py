@@ -1,9 +1,10 @@
-"""Bodies of requests: their pieces, their limits, and what cuts them off."""
+"""Bodies of requests: their pieces, their limits, and what cuts them off. Time passes only where all wait for it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from selectors import BaseSelector, SelectorKey
 
 import pytest
 from starlette.types import Message
@@ -20,6 +21,29 @@ from bucketry.server.body import (
 )
 
 LONG = 60.0
+TICK = 1e-6
+"""Seconds that each turn of the loop takes: clocks do not stand still."""
+
+
+@pytest.fixture(autouse=True)
+async def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's time is the test's own: where nothing is left to do but to wait, it is that much later at once.
+
+    So a machine that is busy changes no silence and no rate, and nothing here takes its time.
+    """
+    loop = asyncio.get_running_loop()
+    selector: BaseSelector = loop._selector  # type: ignore[attr-defined]
+    select, now = selector.select, loop.time()
+
+    def jump(timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
+        nonlocal now
+        if timeout is None:
+            return select(None)
+        now += max(timeout, TICK)
+        return select(0)
+
+    monkeypatch.setattr(selector, "select", jump)
+    monkeypatch.setattr(loop, "time", lambda: now)
 
 
 def piece(data: bytes, *, more: bool = True) -> Message:
