@@ -4,12 +4,13 @@ tokens for them."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -345,14 +346,15 @@ def test_certificates_that_are_not_taken_end_the_handshake_and_the_log_says_why(
         )
 
 
-def await_line(server: Secure, pattern: str) -> str:
+def await_line(server: Secure, pattern: str, meanwhile: Callable[[], object] = lambda: None) -> str:
     deadline = time.monotonic() + 5
     while True:
         for line in server.server.log().splitlines():
             if re.search(pattern, line):
                 return line
         assert time.monotonic() < deadline, server.server.log()
-        time.sleep(0.05)
+        meanwhile()
+        time.sleep(0.1)
 
 
 def test_an_authority_that_is_replaced_lets_nobody_in_any_more_who_was(
@@ -396,6 +398,36 @@ def visit(server: Secure, context: ssl.SSLContext, session: ssl.SSLSession | Non
         connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 200"
         return connection.session
+
+
+def test_who_is_revoked_is_not_let_in_any_more_nor_by_a_session(clients: Authority, shown: Tls, tmp_path: Path) -> None:
+    lists, one, other = tmp_path / "clients.crl", clients.client("member"), clients.client("member")
+    lists.write_bytes(clients.revoked(clients.client("gone before")))
+    settings = {**asking(clients), "tls__client_crl": lists}
+    with secure(tmp_path / "served", shown, SECURE_RULES, **settings) as server:
+        context = server.context(one)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        session = visit(server, context, None)
+        lists.write_bytes(clients.revoked(one))
+        await_line(
+            server, "certificate revoked.*a client's certificate was refused", meanwhile=lambda: tried(server, one)
+        )
+        with pytest.raises(DENIED):
+            visit(server, context, session)
+        assert server.asks(other, "GET", "/v2/").status == 200
+        assert server.asks(None, "GET", "/v2/").status == 401
+        # Out of date: who is on the next one is not known, so nobody is let in who shows a certificate.
+        lists.write_bytes(clients.revoked(until=-timedelta(minutes=1)))
+        await_line(
+            server, "CRL has expired.*a client's certificate was refused", meanwhile=lambda: tried(server, other)
+        )
+        assert "was due to be replaced on" in server.server.log()
+        assert server.asks(None, "GET", "/v2/").status == 401
+
+
+def tried(server: Secure, client: Pair) -> None:
+    with contextlib.suppress(*DENIED):
+        server.asks(client, "GET", "/v2/")
 
 
 def test_a_proxys_own_certificate_stands_for_nobody_else(clients: Authority, shown: Tls, tmp_path: Path) -> None:

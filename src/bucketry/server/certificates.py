@@ -5,6 +5,7 @@ all that would keep a worker from starting with them. The process that leads the
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +38,10 @@ _KNOWN: Final = frozenset(
 """Extensions that the server's TLS understands: it takes no certificate with another one that is critical."""
 
 
+_BEGIN_LIST: Final = "-----BEGIN X509 CRL-----"
+_LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
+
 class TlsUnusable(Exception):
     """One line: which setting, which file, and what is wrong. Nothing of a key or a password is in it."""
 
@@ -51,6 +56,7 @@ class Material:
     certificate: bytes
     key: bytes
     authorities: bytes | None
+    revoked: bytes | None
     fingerprint: str
     expires: datetime
     warnings: tuple[str, ...]
@@ -76,16 +82,20 @@ def read_material(config: TlsConfig, *, now: datetime) -> Material:
     warnings = _lifetime(f"the certificate in {config.cert}", leaf, now)
     if not _has_names(leaf):
         warnings += (f"the certificate in {config.cert} names no host (subjectAltName): clients do not take it",)
-    authorities = None
+    authorities = revoked = None
     if config.client_ca is not None:
         trusted = _certificates("tls.client_ca", config.client_ca, _read("tls.client_ca", config.client_ca))
         for each in trusted:
             _authority(config.client_ca, each)
             warnings += _lifetime(f"a certificate in {config.client_ca}", each, now)
         authorities = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in trusted)
-    parts = (whole, _public(key), authorities or b"")
+        if config.client_crl is not None:
+            lists = _lists(config.client_crl, _read("tls.client_crl", config.client_crl))
+            warnings += _check_lists(config.client_crl, lists, trusted, now)
+            revoked = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in lists)
+    parts = (whole, _public(key), authorities or b"", revoked or b"")
     fingerprint = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
-    return Material(whole, key_pem, authorities, fingerprint, leaf.not_valid_after_utc, warnings)
+    return Material(whole, key_pem, authorities, revoked, fingerprint, leaf.not_valid_after_utc, warnings)
 
 
 def _read(setting: str, path: str) -> bytes:
@@ -168,6 +178,44 @@ def _authority(path: str, certificate: x509.Certificate) -> None:
             f"tls.client_ca: {path} holds a certificate that is no authority's ({_subject(certificate)}): clients are "
             "let in by who signed theirs"
         )
+
+
+def _lists(path: str, data: bytes) -> list[x509.CertificateRevocationList]:
+    found = _LIST.findall(data)
+    if not found:
+        raise TlsUnusable(f"tls.client_crl: there is no list of revoked certificates in PEM in {path} ({_BEGIN_LIST})")
+    try:
+        return [x509.load_pem_x509_crl(each) for each in found]
+    except ValueError:
+        raise TlsUnusable(f"tls.client_crl: a list of revoked certificates in {path} is damaged") from None
+
+
+def _check_lists(
+    path: str, lists: list[x509.CertificateRevocationList], trusted: list[x509.Certificate], now: datetime
+) -> tuple[str, ...]:
+    """What is to be warned of. An authority whose lists are missing is refused, as all its clients would be."""
+    warnings: tuple[str, ...] = ()
+    for authority in trusted:
+        own = [each for each in lists if each.issuer == authority.subject and _signed(each, authority)]
+        if not own:
+            raise TlsUnusable(
+                f"tls.client_crl: {path} holds no list of an authority in tls.client_ca ({_subject(authority)}), so "
+                "none of its clients could be let in"
+            )
+        due = max((each.next_update_utc or datetime.max.replace(tzinfo=UTC)) for each in own)
+        if due < now:
+            warnings += (
+                f"the list of revoked certificates of {_subject(authority)} in {path} was due to be replaced on "
+                f"{_day(due)}: none of its clients is let in until it is",
+            )
+    return warnings
+
+
+def _signed(each: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    try:
+        return each.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def _extensions(setting: str, path: str, certificate: x509.Certificate) -> x509.Extensions:

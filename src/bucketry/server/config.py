@@ -282,6 +282,8 @@ def _check_tls(config: Config, origins: Mapping[str, str]) -> None:
         raise ConfigError(
             'tls.client_certificates = "optional" or "required", and tls.client_ca belong together: set both, or none'
         )
+    if tls.client_crl is not None and tls.client_ca is None:
+        raise ConfigError(f"tls.client_crl ({origins['tls.client_crl']}) needs tls.client_ca beside it")
     if config.access.certificate_header is not None:
         if not config.server.trusted_proxies:
             raise ConfigError("access.certificate_header is heeded from server.trusted_proxies only: say who they are")

@@ -363,6 +363,13 @@ class TlsConfig(Section, frozen=True, kw_only=True):
         ),
     ] = "none"
     client_ca: Annotated[str | None, _text("File (PEM) of the authorities whose certificates clients may show.")] = None
+    client_crl: Annotated[
+        str | None,
+        _text(
+            "File (PEM) of lists of revoked certificates, of each of these authorities: who is on one is not let in, "
+            "nor is anybody of an authority whose list is out of date."
+        ),
+    ] = None
     http2: Annotated[
         bool,
         _text(

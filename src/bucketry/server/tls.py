@@ -88,11 +88,13 @@ class Certificates:
 
     def _look(self) -> _Marks:
         config = self._config
-        return tuple(_mark(file) for file in (config.cert, config.key, config.client_ca) if file is not None)
+        return tuple(
+            _mark(file) for file in (config.cert, config.key, config.client_ca, config.client_crl) if file is not None
+        )
 
 
 def _keys(material: Material) -> Keys:
-    return Keys(material.certificate, material.key, material.authorities)
+    return Keys(material.certificate, material.key, material.authorities, material.revoked)
 
 
 def _mark(file: str) -> tuple[int, int, int] | None:

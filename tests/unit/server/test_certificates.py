@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
+from tests.support.certificates import Authority
 
 from bucketry.server.certificates import Material, TlsUnusable, read_material
 from bucketry.server.sections import TlsConfig
@@ -193,3 +195,49 @@ def test_files_that_bring_the_same_are_no_news(tmp_path: Path) -> None:
     assert not certificates.look()
     (tmp_path / "cert.pem").write_bytes(CERT)
     assert not certificates.look()
+
+
+# Lists of revoked certificates
+
+
+def revoking(folder: Path, *pems: bytes) -> TlsConfig:
+    """Of a server that takes clients of the authority of `clients_of`, and has such a file of lists."""
+    clients_of(folder)
+    (folder / "lists.pem").write_bytes(b"".join(pems))
+    asked: dict[str, Any] = {"client_certificates": "required", "client_ca": str(clients_of(folder).file)}
+    return config(folder, client_crl=str(folder / "lists.pem"), **asked)
+
+
+@cache
+def clients_of(folder: Path) -> Authority:
+    return Authority(folder / "clients", "clients")
+
+
+def test_lists_are_taken_that_are_of_the_authorities(tmp_path: Path) -> None:
+    clients = clients_of(tmp_path)
+    lists = clients.revoked(clients.client("gone"))
+    other = Authority(tmp_path / "other", "others").revoked()
+    material = read_material(revoking(tmp_path, b"of last week\n", lists, other), now=datetime.now(UTC))
+    assert material.revoked == lists + other
+    assert material.warnings == ()
+    changed = read_material(revoking(tmp_path, clients.revoked()), now=datetime.now(UTC))
+    assert changed.fingerprint != material.fingerprint
+
+
+def test_lists_that_nobody_could_be_let_in_by_are_refused(tmp_path: Path) -> None:
+    clients = clients_of(tmp_path)
+    same_name = Authority(tmp_path / "other", "clients")
+    for pems, says in (
+        ((b"",), "there is no list of revoked certificates in PEM"),
+        ((clients.file.read_bytes(),), "there is no list of revoked certificates in PEM"),
+        ((clients.revoked().replace(b"MI", b"MM"),), "a list of revoked certificates in .* is damaged"),
+        ((same_name.revoked(),), r"holds no list of an authority in tls.client_ca \(CN=clients\)"),
+    ):
+        with pytest.raises(TlsUnusable, match=says):
+            read_material(revoking(tmp_path, *pems), now=datetime.now(UTC))
+
+
+def test_a_list_that_is_out_of_date_is_warned_of(tmp_path: Path) -> None:
+    lists = clients_of(tmp_path).revoked(until=-timedelta(minutes=1))
+    (warning,) = read_material(revoking(tmp_path, lists), now=datetime.now(UTC)).warnings
+    assert "none of its clients is let in until it is" in warning

@@ -368,6 +368,7 @@ CERT = {"tls.cert": "c.pem", "tls.key": "k.pem"}
         ({"tls.hsts": "365d"}, "tls.hsts (--set) needs tls.cert and tls.key beside it"),
         ({"tls.key_password": SECRET}, "tls.key_password (--set) needs tls.cert and tls.key beside it"),
         ({**CERT, "tls.client_ca": "ca.pem"}, "belong together"),
+        ({**CERT, "tls.client_crl": "crl.pem"}, "tls.client_crl (--set) needs tls.client_ca beside it"),
         ({**CERT, "tls.client_certificates": "required"}, "belong together"),
         ({**CERT, "tls.client_certificates": "optional"}, "belong together"),
         ({**CERT, "tls.client_certificates": "perhaps"}, "is not one of none, optional, required"),

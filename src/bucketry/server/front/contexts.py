@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,11 +15,12 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """In PEM; ``key`` is not encrypted. ``authorities``: of clients' certificates."""
+    """In PEM; ``key`` is not encrypted. ``authorities``: of clients' certificates; ``revoked``: lists of theirs."""
 
     certificate: bytes
     key: bytes
     authorities: bytes | None
+    revoked: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,28 @@ def server_context(keys: Keys, terms: Terms) -> ssl.SSLContext:
     context.set_ciphers(_CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols([*(["h2"] if terms.http2 else []), "http/1.1"])
-    _load(context, keys.key + b"\n" + keys.certificate)
+    _from_file(keys.key + b"\n" + keys.certificate, context.load_cert_chain)
     if keys.authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED if terms.required else ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=keys.authorities.decode("ascii"))
+        if keys.revoked is not None:
+            _from_file(keys.revoked, context.load_verify_locations)
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
         # A ticket would bring back who was verified by the authorities of then.
         context.options |= ssl.OP_NO_TICKET
         context.num_tickets = 0
     return context
 
 
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """OpenSSL reads keys from files only: from one that is nowhere, where the system has such."""
+def _from_file(pem: bytes, load: Callable[[str], object]) -> None:
+    """OpenSSL reads these from files only: from one that is nowhere, where the system has such."""
     if hasattr(os, "memfd_create"):
         with open(os.memfd_create("bucketry-tls"), "w+b") as memory:
             memory.write(pem)
             memory.flush()
-            context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}")
+            load(f"/proc/self/fd/{memory.fileno()}")
         return
     with tempfile.NamedTemporaryFile(prefix="bucketry-tls-") as file:
         file.write(pem)
         file.flush()
-        context.load_cert_chain(file.name)
+        load(file.name)

@@ -174,7 +174,21 @@ def translated(host: str) -> Iterator[None]:
         raise _translation(error, host) from None
 
 
+_OF_CERTIFICATES: Final = re.compile("ALERT_(.*CERTIFICATE.*|UNKNOWN_CA|DECRYPT_ERROR|ACCESS_DENIED)$")
+"""OpenSSL's names of what a server says of a client's certificate; the last but one: its signature is not right."""
+
+
 def _translation(error: Exception, host: str) -> TransferError:
+    cause = error.__cause__
+    told = _OF_CERTIFICATES.search(cause.reason or "") if isinstance(cause, ssl.SSLError) else None
+    if told is not None and told[1] == "CERTIFICATE_REQUIRED":
+        return Misconfigured(
+            f"{host}: it lets nobody in without a client certificate: put client.cert and client.key into "
+            f"/etc/docker/certs.d/{host}"
+        )
+    if told is not None:
+        reason = told[1].lower().replace("_", " ")
+        return Misconfigured(f"{host}: it does not take the client certificate in certs.d/{host} ({reason})")
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return Misconfigured(

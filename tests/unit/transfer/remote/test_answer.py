@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 from yarl import URL
 
-from bucketry.transfer.remote.answer import MAX_RETRY_AFTER, MAX_TEXT, Answer, clean
+from bucketry.transfer.errors import Misconfigured, Unreachable
+from bucketry.transfer.remote.answer import MAX_RETRY_AFTER, MAX_TEXT, Answer, clean, translated
 
 NOW = 1795518900.0  # Tue, 24 Nov 2026 11:15:00 GMT
 
@@ -85,3 +87,30 @@ def test_text_of_strangers_is_short_printable_and_on_one_line(text: str) -> None
     assert shown.isprintable()
     assert len(shown) <= MAX_TEXT + 3
     assert shown == " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("TLSV13_ALERT_CERTIFICATE_REQUIRED", "put client.cert and client.key into /etc/docker/certs.d/reg.example"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "does not take the client certificate in certs.d/reg.example (unknown ca)"),
+        (
+            "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+            "does not take the client certificate in certs.d/reg.example (certificate ",
+        ),
+        ("TLSV1_ALERT_DECRYPT_ERROR", "does not take the client certificate in certs.d/reg.example (decrypt error)"),
+    ],
+)
+def test_what_a_server_says_of_a_client_certificate_is_passed_on(reason: str, says: str) -> None:
+    told = ssl.SSLError(1, reason)
+    told.reason = reason
+    with pytest.raises(Misconfigured) as caught, translated("reg.example"):
+        raise aiohttp.ClientOSError(1, reason) from told
+    assert says in str(caught.value)
+
+
+def test_another_word_of_tls_is_a_connection_that_broke() -> None:
+    told = ssl.SSLError(1, "TLSV1_ALERT_INTERNAL_ERROR")
+    told.reason = "TLSV1_ALERT_INTERNAL_ERROR"
+    with pytest.raises(Unreachable, match="the connection broke"), translated("reg.example"):
+        raise aiohttp.ClientOSError(1, "") from told
