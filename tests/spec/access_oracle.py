@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-ACTIONS = ("pull", "push", "overwrite", "delete", "catalog", "admin")
+ACTIONS = ("pull", "push", "overwrite", "delete", "catalog", "metrics", "admin")
 ASKED = {
     "pull": {"pull"},
     "push": {"push", "overwrite"},
@@ -94,14 +94,14 @@ class Oracle:
         wanted = {action, "admin"}
         if who.list is not None:
             actions, repositories = who.list
-            if wanted & set(actions) and (action == "catalog" or self._covers(repositories, repository)):
+            if wanted & set(actions) and (action in ("catalog", "metrics") or self._covers(repositories, repository)):
                 return True
         for rule in self._rules.rules:
             if not self._called(who) & set(rule.who) or not wanted & set(rule.allow):
                 continue
             if any(name not in who.claims or not _text(glob, who.claims[name]) for name, glob in rule.claims.items()):
                 continue
-            if action == "catalog" or self._covers(rule.repositories, repository):
+            if action in ("catalog", "metrics") or self._covers(rule.repositories, repository):
                 return True
         return False
 

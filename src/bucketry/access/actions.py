@@ -19,8 +19,15 @@ class Action(StrEnum):
     """Moving a tag that points to another manifest."""
     DELETE = "delete"
     CATALOG = "catalog"
-    """The list of repositories: it is about no repository in particular."""
+    """The list of repositories."""
+    METRICS = "metrics"
+    """The server's metrics, where they are not for everybody."""
     ADMIN = "admin"
+
+    @property
+    def of_registry(self) -> bool:
+        """Whether it is about no repository in particular, whatever the repositories of its rule are."""
+        return self in (Action.CATALOG, Action.METRICS)
 
     @property
     def included_in(self) -> tuple[Action, ...]:
@@ -39,6 +46,7 @@ _ALIASES: Final[Mapping[str, Action]] = MappingProxyType(
         "move": Action.OVERWRITE,
         "remove": Action.DELETE,
         "list": Action.CATALOG,
+        "monitor": Action.METRICS,
         "all": Action.ADMIN,
         "*": Action.ADMIN,
     }

@@ -38,7 +38,7 @@ def _missing(policy: Policy, rule: Rule, principal: Principal, action: Action, r
                 yield f"allows it where the claim {name} is {wanted}, and {has}"
     if rule.allow.isdisjoint(action.included_in):
         yield f"allows {' and '.join(in_order(rule.allow)) or 'nothing'} there, and not {action}"
-    if action is Action.CATALOG:
+    if action.of_registry:
         return
     where = " and ".join(glob.pattern for glob in rule.repositories) or "no repository"
     if repository is None:

@@ -285,7 +285,7 @@ class _Reader:
                 self._who(where, one, groups)
             allow = frozenset(self._actions(where, table))
             claims = self._claims(where, table, who)
-            if allow == {Action.CATALOG} and "repositories" not in table:
+            if allow and all(action.of_registry for action in allow) and "repositories" not in table:
                 repositories: tuple[RepositoryGlob, ...] = (RepositoryGlob(ALL_REPOSITORIES),)
             else:
                 repositories = self._repositories(where, table)

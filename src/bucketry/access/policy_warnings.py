@@ -51,7 +51,7 @@ def _never(policy: Policy, rule: Rule, issuers: set[str]) -> Iterator[str]:
         yield "who is empty"
     elif all(_is_nobody(policy, who, issuers) for who in rule.who):
         yield "; ".join(_nobody(policy, who, issuers) for who in rule.who)
-    if not rule.allow.isdisjoint(Action.CATALOG.included_in):
+    if any(action.of_registry or action is Action.ADMIN for action in rule.allow):
         pass  # That is about no repository.
     elif not rule.repositories:
         yield "repositories is empty"
@@ -151,7 +151,7 @@ def _asks_no_more(other: Rule, rule: Rule) -> bool:
 
 
 def _is_everywhere(other: Rule, rule: Rule) -> bool:
-    if rule.allow == {Action.CATALOG}:
+    if rule.allow and all(action.of_registry for action in rule.allow):
         return True
     patterns = tuple(glob.pattern for glob in other.repositories)
     return all(covers(patterns, glob.pattern) for glob in rule.repositories)

@@ -124,8 +124,8 @@ class Decision:
         if self.by == "name":
             return f"{quoted(self.repository or '')} is not the name of a repository"
         thing = f"the right to {self.action} on {self.repository or 'the whole registry'}"
-        if self.action is Action.CATALOG:
-            thing = "the right to catalog"
+        if self.action.of_registry:
+            thing = f"the right to {self.action}"
         if self.principal.is_anonymous:
             return f"to {self._doing} one has to log in, as somebody who has {thing}"
         return f"{self.principal} may not {self._doing}: ask whoever runs this registry for {thing}"
@@ -144,6 +144,8 @@ class Decision:
                 return f"delete from {where}"
             case Action.CATALOG:
                 return "list the repositories"
+            case Action.METRICS:
+                return "read the metrics"
             case Action.ADMIN:
                 return f"administer {where}"
 
@@ -170,12 +172,12 @@ class Policy:
     def decide(self, principal: Principal, action: Action, repository: str | None) -> Decision:
         """Whether the principal may do that.
 
-        ``repository`` None stands for the whole registry: it takes a rule for ``**`` (or, of `Action.CATALOG`, any:
-        that action is about no repository, and the list shows each principal only what it may pull).
+        ``repository`` None stands for the whole registry: it takes a rule for ``**`` (or any, where the action is
+        `of_registry`: the list of repositories shows each principal only what it may pull).
         """
         if self.is_open:
             return Decision(True, principal, action, repository, by="open")
-        if action is Action.CATALOG:
+        if action.of_registry:
             repository = None
         elif repository is not None and not _is_name(repository):
             return Decision(False, principal, action, repository, by="name")
@@ -288,7 +290,7 @@ class _Shelf:
             entries.sort(key=_number)
 
     def candidates(self, action: Action, repository: str | None) -> Sequence[_Entry]:
-        if action is Action.CATALOG:
+        if action.of_registry:
             return self._rules
         if repository is None:
             return self._everywhere
@@ -310,7 +312,7 @@ def _granted(principal: Principal, action: Action, repository: str | None) -> bo
     grant = principal.grant
     if grant is None or grant.actions.isdisjoint(action.included_in):
         return False
-    if action is Action.CATALOG:
+    if action.of_registry:
         return True
     if repository is None:
         return any(glob.pattern == ALL_REPOSITORIES for glob in grant.repositories)

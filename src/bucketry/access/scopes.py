@@ -121,7 +121,7 @@ def granted(policy: Policy, principal: Principal, scopes: Iterable[Scope]) -> tu
 
 def covered(scopes: Iterable[Scope], action: Action, repository: str | None) -> bool:
     """Whether a token with these scopes may be used for that; whether the rules allow it, is asked besides."""
-    if action is Action.CATALOG:
+    if action.of_registry:
         return any(scope.type == "registry" and action in scope.actions for scope in scopes)
     return any(scope.type == "repository" and scope.name == repository and action in scope.actions for scope in scopes)
 

@@ -245,7 +245,7 @@ class App:
         if path == "/readyz":
             return await health.ready()
         if path == "/metrics":
-            if self._config.access.metrics == "admin":
+            if self._config.access.metrics == "rules":
                 await self._admit(request, client, noted)
             self._lifetime.sample(self._metrics)
             return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
@@ -254,9 +254,9 @@ class App:
         return error_response(404, "UNSUPPORTED", "there is nothing here: the registry's API is below /v2/")
 
     async def _admit(self, request: Request, client: str | None, noted: Noted) -> None:
-        """Raises where whoever asks does not administer the registry."""
+        """Raises where whoever asks for the metrics may not read them."""
         # Here, so that a server that asks nobody loads nothing of it.
-        from bucketry.server.auth.administrators import admit
+        from bucketry.server.auth.metrics_reader import admit
 
         door = self._lifetime.door
         if door is None:

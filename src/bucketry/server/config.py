@@ -289,7 +289,7 @@ def _check_tls(config: Config, origins: Mapping[str, str]) -> None:
             raise ConfigError("access.certificate_header is heeded from server.trusted_proxies only: say who they are")
         if config.access.file is None:
             raise ConfigError("access.certificate_header is of use to rules only, and there are none: set access.file")
-    if config.access.metrics == "admin" and config.access.file is None:
+    if config.access.metrics == "rules" and config.access.file is None:
         raise ConfigError(
-            'access.metrics = "admin" needs rules that say who that is, and there are none: set access.file'
+            'access.metrics = "rules" needs rules that say who reads them, and there are none: set access.file'
         )

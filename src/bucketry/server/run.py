@@ -121,7 +121,7 @@ _IN_THE_CLEAR = (
 )
 
 _OPEN_METRICS = (
-    "/metrics tells everybody who reaches this address how much is going on: set access.metrics to admin, or to "
+    "/metrics tells everybody who reaches this address how much is going on: set access.metrics to rules, or to "
     "everybody if that is meant (docs/how-to/secure-a-registry.md)"
 )
 

@@ -431,11 +431,11 @@ class AccessConfig(Section, frozen=True, kw_only=True):
         float, _duration("How long a token may be used that the registry's token service gives out.", 60.0, HOUR)
     ] = 300.0
     metrics: Annotated[
-        Literal["everybody", "admin"] | None,
+        Literal["everybody", "rules"] | None,
         _text(
-            "Who may read `/metrics`, which name no repository and no person. `admin`: only whom a rule gives `admin` "
-            "on `**`, and robots that have it, by a password or a token. Not set: `everybody`, and a server with rules "
-            "that others can reach warns of it when it starts."
+            "Who may read `/metrics`, which name no repository and no person. `rules`: whom a rule, or a robot's own "
+            "list, gives `metrics`, by a password or a token. Not set: `everybody`, and a server with rules that "
+            "others can reach warns of it when it starts."
         ),
     ] = None
     audit: Annotated[

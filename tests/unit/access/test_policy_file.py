@@ -156,7 +156,7 @@ def test_what_is_wrong_is_told_by_its_place_and_what_is_right(text: str, problem
         ("allow = ['pul']", "allow: 'pul' is no action; did you mean pull?"),
         ("allow = ['write']", "allow: 'write' is no action; did you mean push?"),
         ("allow = ['*']", "allow: '*' is no action; did you mean admin?"),
-        ("allow = ['xyz']", "allow: 'xyz' is no action; there are pull, push, overwrite, delete, catalog and admin"),
+        ("allow = ['xyz']", "allow: 'xyz' is no action; there are pull, push, overwrite, delete, catalog, metrics and admin"),
         ("allow = 'pull'", 'allow is not a list of texts; write allow = ["pull", "push"]'),
         ("repositories = ['Team/*']", "repositories: 'Team/*' matches no repository: write a name in lower case, with * for any part of it, such as team/*, or team/** for all that is below team"),
         ("repositories = ['*a*a*a*b']", "repositories: '*a*a*a*b' has 4 wildcards within its parts: at most 3 are allowed; write several patterns"),

@@ -269,7 +269,7 @@ def test_the_variables_kubernetes_sets_for_a_service_are_not_ours() -> None:
         ({"upload.part_size": "64MiB"}, "256MiB or more"),
         ({"upload.part_size": "64MiB", "--workers": "2"}, "128MiB or more"),
         ({"--store": "memory:", "--workers": "2"}, "one worker"),
-        ({"access.metrics": "admin"}, "set access.file"),
+        ({"access.metrics": "rules"}, "set access.file"),
     ],
 )
 def test_values_that_do_not_fit_each_other_are_refused(flags: Mapping[str, str], right: str) -> None:

@@ -23,7 +23,7 @@ HTTPS = {"server.public_url": "https://registry.example"}
         (RULES, "::1", False),
         ({"--insecure-open": "true"}, "0.0.0.0", False),
         ({**RULES, "access.metrics": "everybody"}, "0.0.0.0", False),
-        ({**RULES, "access.metrics": "admin"}, "0.0.0.0", False),
+        ({**RULES, "access.metrics": "rules"}, "0.0.0.0", False),
     ],
 )
 def test_who_keeps_strangers_out_is_told_once_that_they_can_read_the_metrics(

@@ -1,4 +1,4 @@
-"""What is for those only who administer the whole registry: its metrics, where its owner wants that."""
+"""The metrics, where their owner wants that not everybody reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def admit(
     origin: str,
     certificate: str | bytes | None = None,
 ) -> Visitor:
-    """Who asks for the metrics, where a rule (or a robot's own list) gives them ``admin`` on ``**``.
+    """Who asks for the metrics, where a rule (or a robot's own list) allows it.
 
     ``noted``: takes down who it was, or says that they are. Raises `Challenged`, `Denied`, and what `Door.enter` does.
     """
@@ -44,18 +44,10 @@ async def admit(
             "password, a robot's token or an ID token",
             _BASIC,
         )
-    decision = visitor.policy.decide(visitor.principal, Action.ADMIN, None)
+    decision = visitor.policy.decide(visitor.principal, Action.METRICS, None)
     if not decision.allowed:
         if visitor.principal.is_anonymous:
-            raise Challenged(
-                "the metrics are for those who administer this registry: log in as somebody who has the right to "
-                "admin on **",
-                _BASIC,
-            )
-        raise Denied(
-            f"the metrics are for those who administer this registry, and {visitor.principal} does not: ask whoever "
-            "runs it for the right to admin on **",
-            detail={"action": Action.ADMIN.value},
-        )
+            raise Challenged(decision.missing, _BASIC)
+        raise Denied(decision.missing, detail={"action": Action.METRICS.value})
     noted.let_in = True
     return visitor
