@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import re
 import shutil
 import socket
@@ -12,22 +11,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.images import assert_layout_holds, make_image, write_layout
-from tests.support.ports import free_port
-from tests.support.server import Server, assert_no_fault, ended, start
+from tests.spec.https import LOOK, command, connection, dotted, get, processes, serial, serving, trusting, under_load
+from tests.support.api import noise
+from tests.support.images import assert_layout_holds, digest_of, make_image, write_layout
+from tests.support.ports import free_port, wait_until
+from tests.support.server import Server
 from tests.support.tls import Tls, make_client, make_tls
 from tests.support.tools import run, search_path, tool
 
-PROGRAM = Path(sys.executable).parent / "bucketry"
-LOOK = 1.0
-"""Seconds between two looks at the files."""
 AS_IF_IN_ETC = """
 import sys
 from pathlib import Path
@@ -37,8 +33,6 @@ Session.__init__.__kwdefaults__["certificates"] = (Path(sys.argv.pop(1)),)
 sys.exit(main())
 """
 """The client, with another folder in place of /etc/docker/certs.d."""
-OVERLAP = 5.0
-"""Seconds that a worker has to start before the one it stands in for is stopped (docs/how-to/tls.md)."""
 
 
 @pytest.fixture(scope="module")
@@ -46,80 +40,13 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return make_tls(tmp_path_factory.mktemp("tls"))
 
 
-def trusting(*authorities: Path, client: tuple[Path, Path] | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    for authority in authorities:
-        context.load_verify_locations(authority)
-    if client is not None:
-        context.load_cert_chain(*client)
-    return context
-
-
-def serial(pem: Path) -> str:
-    found = run([tool("openssl"), "x509", "-in", pem, "-noout", "-serial"])
-    return found.strip().removeprefix("serial=")
-
-
-@dataclass(frozen=True)
-class Got:
-    status: int
-    headers: Mapping[str, str]
-    serial: str
-    """Of the certificate that the server showed."""
-
-
-def get(port: int, context: ssl.SSLContext, path: str = "/v2/") -> Got:
-    """On a connection of its own, and tried once more where the server closed it: as clients do."""
-    for again in (True, False):
-        connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
-        try:
-            connection.connect()
-            shown = connection.sock.getpeercert()
-            assert shown is not None
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            answer.read()
-            return Got(answer.status, {n.lower(): v for n, v in answer.getheaders()}, str(shown["serialNumber"]))
-        except (ConnectionError, ssl.SSLEOFError, http.client.RemoteDisconnected):
-            if not again:
-                raise
-        finally:
-            connection.close()
-    raise AssertionError
-
-
-def command(port: int, store: Path, tls: Tls, options: Mapping[str, object]) -> list[str | Path]:
-    settings = {"tls.cert": tls.certificate, "tls.key": tls.key, "tls.reload": f"{LOOK}s", **options}
-    flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    return [PROGRAM, "serve", "--listen", f"127.0.0.1:{port}", "--store", store, *flags]
-
-
-def ready(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2):
-            return True
-    except OSError:
-        return False
-
-
-@contextmanager
-def serving(folder: Path, tls: Tls, *words: str, before: Sequence[str] = (), **options: object) -> Iterator[Server]:
-    """``options``: settings, with ``__`` for the dot. ``words``: further flags. ``before``: what starts the program."""
-    port = free_port()
-    given = {name.replace("__", "."): value for name, value in options.items()}
-    log = folder / "server.log"
-    process = start([*before, *command(port, folder / "store", tls, given), *words], log, cwd=folder)
-    server = Server(process, log, port)
-    with ended(server, lambda: ready(port)):
-        yield server
-    assert_no_fault(server)
-
-
 def refused(folder: Path, tls: Tls, **options: object) -> str:
     """What a server says that does not start."""
-    given = {name.replace("__", "."): value for name, value in options.items()}
     done = subprocess.run(
-        command(free_port(), folder / "store", tls, given), capture_output=True, text=True, timeout=30
+        command(f"127.0.0.1:{free_port()}", folder / "store", tls, dotted(options)),
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -176,69 +103,44 @@ def test_the_challenge_names_https(tls: Tls, tmp_path: Path) -> None:
     assert "strict-transport-security" not in got.headers
 
 
-@dataclass
-class Load:
-    """Requests that follow each other until it is stopped."""
-
-    port: int
-    context: ssl.SSLContext
-    shown: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    stopped: bool = False
-
-    def run(self) -> None:
-        while not self.stopped:
-            try:
-                got = get(self.port, self.context)
-                self.shown.append(got.serial)
-                if got.status != 200:
-                    self.failed.append(str(got.status))
-            except (OSError, http.client.HTTPException) as error:
-                self.failed.append(repr(error))
-            time.sleep(0.02)
-
-
-@contextmanager
-def under_load(port: int, context: ssl.SSLContext) -> Iterator[Load]:
-    load = Load(port, context)
-    threads = [threading.Thread(target=load.run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield load
-    finally:
-        load.stopped = True
-        for thread in threads:
-            thread.join()
-
-
-def test_certificate_that_is_replaced_is_taken_up_and_no_request_fails(tls: Tls, tmp_path: Path) -> None:
+def test_certificate_that_is_replaced_is_taken_up_and_no_connection_fails(tls: Tls, tmp_path: Path) -> None:
+    """Nor is an upload disturbed that goes on all the while."""
     other = make_tls(tmp_path / "other")
     files = Tls(tls.authority, tls.authority_key, tmp_path / "server.crt", tmp_path / "server.key")
     shutil.copy(tls.certificate, files.certificate)
     shutil.copy(tls.key, files.key)
     old, new = serial(tls.certificate), serial(other.certificate)
-    workers = 2
-    with serving(tmp_path, files, "--workers", str(workers), limits__shutdown_grace="2s") as server:
-        with under_load(server.port, trusting(tls.authority, other.authority)) as load:
-            time.sleep(0.5)
+    blob = noise("replaced", 3_000_000)
+    with serving(tmp_path, files, "--workers", "2") as server:
+        before = processes(server)
+        upload = connection(server.port, trusting(tls.authority))
+        upload.putrequest("POST", f"/v2/a/blobs/uploads/?digest={digest_of(blob)}")
+        upload.putheader("Content-Length", str(len(blob)))
+        upload.endheaders()
+        upload.send(blob[:1_000_000])
+        with under_load(server.port, tls.authority, other.authority) as load:
             # The key of one and the certificate of the other, for as long as it takes to see it.
             shutil.copy(other.certificate, files.certificate)
-            deadline = time.monotonic() + 10
-            while "is not that of the certificate" not in server.log():
-                assert time.monotonic() < deadline, server.log()
-                time.sleep(0.1)
-            assert set(load.shown) == {old}
+            wait_for(lambda: "is not that of the certificate" in server.log(), server)
+            upload.send(blob[1_000_000:2_000_000])
             shutil.copy(other.key, files.key)
-            began = time.monotonic()
-            within = LOOK + workers * (OVERLAP + 3)
-            while old in load.shown[-30:]:
-                assert time.monotonic() - began < within, server.log()
-                time.sleep(0.2)
-        assert set(load.shown) == {old, new}
-        assert load.shown[-1] == new
+            replaced = time.monotonic()
+            wait_for(lambda: get(server.port, trusting(other.authority, tls.authority)).serial == new, server)
+            time.sleep(max(0.0, replaced + LOOK + 2 - time.monotonic()))
+        upload.send(blob[2_000_000:])
+        answer = upload.getresponse()
+        assert (answer.status, answer.read()) == (201, b"")
+        upload.close()
         assert load.failed == []
+        assert load.rate > 50
+        assert {seen for at, seen in load.shown if at < replaced} == {old}
+        assert {seen for at, seen in load.shown if at > replaced + LOOK + 1} == {new}
         assert "a new certificate is taken up" in server.log()
+        assert processes(server) == before
+
+
+def wait_for(holds: Callable[[], bool], server: Server) -> None:
+    wait_until(holds, seconds=10, what=server.log, alive=server.alive)
 
 
 def test_key_of_another_certificate_is_refused(tls: Tls, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
 
 from bucketry.server.front.relay import Buffers, Limits, Relay, State
 
@@ -240,7 +239,7 @@ class Client:
             self.into.write(data)
         while not self.ended:
             try:
-                piece = cast(bytes, self.tls.read(1 << 16))
+                piece = self.tls.read(1 << 16)
             except ssl.SSLWantReadError:
                 return
             except ssl.SSLZeroReturnError:
