@@ -16,11 +16,15 @@ REPOSITORY = "bench/layers"
 
 
 class Job(msgspec.Struct, frozen=True):
-    """``layers`` (seed, size) are pushed (``way``), or pulled (``way`` is None): all at once, on a connection each."""
+    """``layers`` (seed, size) are pushed (``way``), or pulled (``way`` is None): all at once, on a connection each.
+
+    ``authority``: of a registry that speaks HTTPS, a file.
+    """
 
     port: int
     layers: list[tuple[str, int]]
     way: Way | None
+    authority: str | None = None
 
 
 def load(job: Job) -> list[Pushed]:
@@ -50,7 +54,7 @@ def pull(port: int, layer: Layer) -> float:
 
 
 def _work(job: Job, layer: Layer) -> Pushed:
-    with Client(job.port) as client:
+    with Client(job.port, None if job.authority is None else Path(job.authority)) as client:
         if job.way is None:
             return Pushed(client.pull(REPOSITORY, layer.digest()), 0.0)
         return client.push(REPOSITORY, layer, job.way)

@@ -84,19 +84,32 @@ def requests_a_second(
     seconds: int,
     folder: Path,
     authorization: str | None = None,
+    tls: bool = False,
+    fresh: bool = False,
 ) -> float:
     """GETs of the paths in turn over `CONNECTIONS` kept connections; redirects are not followed.
 
-    ``authorization`` goes with each. Raises `RuntimeError` where an answer has another status than ``status``.
+    ``authorization`` goes with each. ``tls``: by HTTPS, whatever certificate is shown. ``fresh``: each on a connection of
+    its own, which the server closes. Raises `RuntimeError` where an answer has another status than ``status``.
     """
     wrk = require_program("wrk", "sudo .ci/tools apt")
     script = folder / "wrk.lua"
     targets = folder / "targets"
     targets.write_text("\n".join(paths))
     headers = {"Accept": accept} | ({} if authorization is None else {"Authorization": authorization})
+    if fresh:
+        headers["Connection"] = "close"
     listed = ", ".join(f'["{name}"] = "{value}"' for name, value in headers.items())
     script.write_text(_SCRIPT.format(targets=targets, headers=listed, status=status))
-    command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
+    command = [
+        wrk,
+        "-t1",
+        f"-c{CONNECTIONS}",
+        f"-d{seconds}s",
+        "-s",
+        str(script),
+        f"http{'s' if tls else ''}://127.0.0.1:{port}",
+    ]
     said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     rate = re.search(r"^Requests/sec: +([\d.]+)", said, re.MULTILINE)
     if rate is None or "wrong answers: 0" not in said or "Socket errors" in said:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -52,9 +53,17 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def answers(port: int, path: str) -> bool:
+def connection_to(port: int, authority: Path | None = None, *, timeout: float) -> http.client.HTTPConnection:
+    """To 127.0.0.1; by TLS where there is an authority to trust, a file in PEM."""
+    if authority is None:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    context = ssl.create_default_context(cafile=authority)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=timeout, context=context)
+
+
+def answers(port: int, path: str, authority: Path | None = None) -> bool:
     """Whether a GET of ``path`` on 127.0.0.1 gets a 2xx."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    connection = connection_to(port, authority, timeout=2)
     try:
         connection.request("GET", path)
         return 200 <= connection.getresponse().status < 300

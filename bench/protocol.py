@@ -11,10 +11,12 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from bench.layers import BLOCK, KIB, Layer
+from bench.processes import connection_to
 
 CHUNK = 32 * KIB
 """Bytes of a chunk of the chunked encoding: what Go's clients copy at a time."""
@@ -54,11 +56,11 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """One kept connection to a registry on ``port`` of 127.0.0.1."""
+    """One kept connection to a registry on ``port`` of 127.0.0.1; by TLS where there is an authority to trust."""
 
-    def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}"
-        self._connection = _connect("127.0.0.1", port)
+    def __init__(self, port: int, authority: Path | None = None) -> None:
+        self._base = f"http{'s' if authority else ''}://127.0.0.1:{port}"
+        self._connection = _opened(connection_to(port, authority, timeout=_PATIENCE))
 
     def __enter__(self) -> Client:
         return self
@@ -160,8 +162,7 @@ def chunked(blocks: Iterable[memoryview]) -> Iterator[memoryview]:
     yield memoryview(b"0\r\n\r\n")
 
 
-def _connect(host: str, port: int) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE)
+def _opened(connection: http.client.HTTPConnection) -> http.client.HTTPConnection:
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
@@ -176,7 +177,7 @@ def _hash(connection: http.client.HTTPConnection, target: str) -> str:
         where = urlsplit(response.getheader("location") or "")
         if where.hostname is None or where.port is None:
             raise ProtocolError(f"GET {target}: redirected to {where.geturl()!r}")
-        other = _connect(where.hostname, where.port)
+        other = _opened(http.client.HTTPConnection(where.hostname, where.port, timeout=_PATIENCE))
         try:
             return _hash(other, f"{where.path}?{where.query}")
         finally:

@@ -161,11 +161,11 @@ def pull_layer(ground: Ground) -> Sequence[Row]:
     return rows
 
 
-def put_manifests(port: int, tags: Sequence[str]) -> None:
+def put_manifests(port: int, tags: Sequence[str], authority: Path | None = None) -> None:
     """A manifest a tag, each with an annotation of its own, on one config and one layer."""
     blobs = [Layer("manifest config", KIB), Layer("manifest layer", 10 * KIB)]
     kinds = ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip")
-    with Client(port) as client:
+    with Client(port, authority) as client:
         for blob in blobs:
             client.push(REPOSITORY, blob, Way.PUT)
         config, layer = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench import access, adopting, blobs, reads, transfers
+from bench import access, adopting, blobs, reads, tls, transfers
 from bench.ground import FULL, QUICK, Ground, Scale
 from bench.results import Row
 
@@ -32,5 +32,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "parallel": Scenario("a layer pushed and pulled by bucketry's client, beside skopeo and s5cmd", transfers.parallel),
     "client": Scenario("peak memory of client and server, a very large layer", transfers.client_memory),
     "access": Scenario("what rules and tokens cost: GETs a second with a bearer token and without", access.access),
+    "tls": Scenario("HTTPS: pushes, pulls, GETs and handshakes, beside a peer, and beside plain HTTP", tls.tls),
     "adopt": Scenario("a tree of Docker's registry adopted: time, requests, memory", adopting.adopt),
 }

@@ -51,11 +51,20 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A running registry: ``pid`` is the process that all its others come from."""
+    """A running registry: ``pid`` is the process that all its others come from. ``authority``: where it speaks HTTPS."""
 
     name: str
     port: int
     pid: int
+    authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Files in PEM: a certificate for 127.0.0.1, which vouches for itself, and its key."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +192,7 @@ class Services:
                 yield Bucket(bucket.name, port, bucket.metrics)
 
     @contextmanager
-    def peer(self, where: Bucket | Path, *, cache: bool = True) -> Iterator[Registry]:
+    def peer(self, where: Bucket | Path, *, cache: bool = True, keys: Keys | None = None) -> Iterator[Registry]:
         """The peer with its defaults. ``cache``: with its in-memory cache of blob descriptors, which it does not have
         by default, but which the configurations that its image and its Debian package bring switch on."""
         with self.scratch("peer") as place:
@@ -204,13 +213,17 @@ class Services:
                 storage = {"s3": options}
             if cache:
                 storage["cache"] = {"blobdescriptor": "inmemory"}
+            http: dict[str, object] = {"addr": f"127.0.0.1:{port}", "secret": "bench"}
+            if keys is not None:
+                http["tls"] = {"certificate": str(keys.certificate), "key": str(keys.key)}
+            authority = None if keys is None else keys.certificate
             config = place / "config.yml"  # JSON is YAML too.
             config.write_text(
                 json.dumps(
                     {
                         "version": 0.1,
                         "storage": storage,
-                        "http": {"addr": f"127.0.0.1:{port}", "secret": "bench"},
+                        "http": http,
                     }
                 )
             )
@@ -220,14 +233,14 @@ class Services:
                 command,
                 place / "log",
                 env=environ(OTEL_TRACES_EXPORTER="none"),
-                ready=lambda: answers(port, "/v2/"),
+                ready=lambda: answers(port, "/v2/", authority),
             ) as pid:
                 settle(pid)
-                yield Registry("peer" if cache else "peer without cache", port, pid)
+                yield Registry("peer" if cache else "peer without cache", port, pid, authority)
 
     @contextmanager
-    def bucketry(self, where: Bucket | Path, *options: str) -> Iterator[Registry]:
-        """bucketry with its defaults, and these options."""
+    def bucketry(self, where: Bucket | Path, *options: str, keys: Keys | None = None) -> Iterator[Registry]:
+        """bucketry with its defaults, and these options. ``keys``: it speaks HTTPS."""
         program = require_program("bucketry", "make setup")
         with self.scratch("bucketry") as place:
             (port,) = free_ports(1)
@@ -241,10 +254,15 @@ class Services:
                     AWS_EC2_METADATA_DISABLED="true",
                 )
                 also = ["--set", f"store.endpoint={where.endpoint}"]
+            authority = None if keys is None else keys.certificate
+            if keys is not None:
+                also += ["--set", f"tls.cert={keys.certificate}", "--set", f"tls.key={keys.key}"]
             command = [program, "serve", "--store", store, "--listen", f"127.0.0.1:{port}", *also, *options]
-            with running("bucketry", command, place / "log", env=env, ready=lambda: answers(port, "/readyz")) as pid:
+            with running(
+                "bucketry", command, place / "log", env=env, ready=lambda: answers(port, "/readyz", authority)
+            ) as pid:
                 settle(pid)
-                yield Registry("bucketry", port, pid)
+                yield Registry("bucketry", port, pid, authority)
 
 
 def _available_memory() -> int:
