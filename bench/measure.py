@@ -89,8 +89,8 @@ def requests_a_second(
 ) -> float:
     """GETs of the paths in turn over `CONNECTIONS` kept connections; redirects are not followed.
 
-    ``authorization`` goes with each. ``tls``: by HTTPS, whatever certificate is shown. ``fresh``: each on a connection of
-    its own, which the server closes. Raises `RuntimeError` where an answer has another status than ``status``.
+    ``authorization`` goes with each. ``tls``: by HTTPS, whatever certificate is shown. ``fresh``: each on a connection
+    of its own, which the server closes. Raises `RuntimeError` where an answer has another status than ``status``.
     """
     wrk = require_program("wrk", "sudo .ci/tools apt")
     script = folder / "wrk.lua"

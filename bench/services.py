@@ -51,7 +51,7 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A running registry: ``pid`` is the process that all its others come from. ``authority``: where it speaks HTTPS."""
+    """A running registry: ``pid`` is the process that all its others come from; ``authority``: of its HTTPS."""
 
     name: str
     port: int
