@@ -43,6 +43,8 @@ def server_context(keys: Keys, terms: Terms) -> ssl.SSLContext:
     if keys.authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED if terms.required else ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=keys.authorities.decode("ascii"))
+        # An authority may be one below another that the owner does not trust with everything.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
         if keys.revoked is not None:
             _from_file(keys.revoked, context.load_verify_locations)
             context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN

@@ -70,6 +70,8 @@ class Http2:
         self._client = _Frames(len(PREFACE))
         self._server = _Frames(0)
         self._open: set[int] = set()
+        self._answers: dict[int, float | None] = {}
+        """Streams whose answers are under way, and when each was first seen to stand still; None: it has moved."""
         self._ending: int | None = None
         """The stream whose request head goes on in the next frame (CONTINUATION)."""
         self.last = 0
@@ -114,15 +116,33 @@ class Http2:
             elif kind == _CONTINUATION and flags & _END_HEADERS:
                 self._complete()
             elif kind == _RST_STREAM:
-                self._open.discard(stream)
+                self._end(stream)
+            elif kind == _DATA and stream in self._answers:
+                self._answers[stream] = None
 
     def from_server(self, data: memoryview) -> None:
         for head in self._server.feed(data):
             kind, flags, stream = _read(head)
             if kind == _RST_STREAM or (kind in (_DATA, _HEADERS) and flags & _END_STREAM):
-                self._open.discard(stream)
+                self._end(stream)
+            elif kind in (_DATA, _HEADERS) and stream in self._open:
+                self._answers[stream] = None
             elif kind == _GOAWAY:
                 self.said_goaway = True
+
+    def still(self, now: float) -> float:
+        """For how long the one of the answers under way has stood still that does so for longest: it is not taken.
+
+        The server may wait for its client's window without end. What it has not begun to answer may take its time.
+        """
+        for stream, since in self._answers.items():
+            if since is None:
+                self._answers[stream] = now
+        return now - min((since for since in self._answers.values() if since is not None), default=now)
+
+    def _end(self, stream: int) -> None:
+        self._open.discard(stream)
+        self._answers.pop(stream, None)
 
     def _complete(self) -> None:
         if self._ending:

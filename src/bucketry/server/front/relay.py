@@ -383,11 +383,15 @@ class Relay:
     # The end
 
     def _look_at_requests(self, http2: Http2, now: float) -> None:
-        if http2.requests != self._requests or (http2.open and not http2.heading):
+        if http2.still(now) > self._limits.stuck:
+            self._go_away(http2)
+        elif http2.requests != self._requests or (http2.open and not http2.heading):
             self._requests, self._since = http2.requests, now
         elif now - self._since > self._limits.head * (2 if http2.heading else 1):
-            if http2.at_rest and not http2.said_goaway and not self._encrypt(goaway(http2.last)):
-                return
+            self._go_away(http2)
+
+    def _go_away(self, http2: Http2) -> None:
+        if not http2.at_rest or http2.said_goaway or self._encrypt(goaway(http2.last)):
             self._say_last(self._farewell())
 
     def _farewell(self) -> bytes:

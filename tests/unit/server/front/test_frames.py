@@ -156,6 +156,24 @@ def test_reset_ends_a_request_whoever_says_it(by_server: bool) -> None:
     assert (http2.open, http2.requests) == (1, 2)
 
 
+def test_answer_that_does_not_move_is_told_by_its_time() -> None:
+    http2 = fed(*(frame(HEADERS, END_HEADERS, stream) for stream in (1, 3, 5)))
+    assert http2.still(10) == 0
+    # What has not begun may take its time.
+    assert http2.still(1000) == 0
+    for stream in (1, 3):
+        http2.from_server(memoryview(frame(HEADERS, END_HEADERS, stream)))
+    assert http2.still(1001) == 0
+    http2.from_server(memoryview(frame(DATA, 0, 3, b"a")))
+    assert http2.still(1011) == 10
+    http2.from_client(memoryview(frame(DATA, 0, 1, b"a")))
+    assert http2.still(1012) == 1
+    http2.from_server(memoryview(frame(DATA, END_STREAM, 3)))
+    assert http2.still(1022) == 10
+    http2.from_client(memoryview(frame(RST_STREAM, 0, 1, bytes(4))))
+    assert (http2.still(1030), http2.open) == (0, 1)
+
+
 def test_trailers_are_no_request_of_their_own() -> None:
     http2 = fed(frame(HEADERS, END_HEADERS, 1), frame(HEADERS, END_STREAM, 1))
     assert (http2.open, http2.heading, http2.requests) == (1, True, 1)

@@ -493,6 +493,21 @@ def test_open_request_keeps_it_open_and_its_end_counts_anew(play: Set) -> None:
     assert goaways(client) == [3]
 
 
+def test_answer_for_which_there_is_no_window_ends_the_connection(play: Set) -> None:
+    """Other requests do not help it."""
+    stage, client = speaking_http2(play)
+    client.say(frame(HEADERS, END_HEADERS | END_STREAM, 1))
+    stage.run()
+    stage.the_worker.sendall(frame(HEADERS, END_HEADERS, 1))
+    for stream in range(3, 2 * int(STUCK) - 1, 2):
+        client.say(frame(HEADERS, END_HEADERS | END_STREAM, stream))
+        stage.pass_time(1)
+        stage.the_worker.sendall(frame(HEADERS, END_HEADERS | END_STREAM, stream))
+    assert stage.at(State.OPEN)
+    stage.pass_time(4)
+    assert goaways(client) == [2 * int(STUCK) - 3]
+
+
 @pytest.mark.parametrize("beside", [False, True])
 def test_head_that_never_ends_is_cut_off(play: Set, beside: bool) -> None:
     """Beside a request that is open, too: behind such a head nothing else can be said."""
