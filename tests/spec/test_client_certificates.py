@@ -400,6 +400,29 @@ def visit(server: Secure, context: ssl.SSLContext, session: ssl.SSLSession | Non
         return connection.session
 
 
+def test_an_authority_below_another_lets_in_its_own_clients_only(
+    clients: Authority, shown: Tls, tmp_path: Path
+) -> None:
+    below = Authority(tmp_path / "below", "below", clients)
+    settings = {**asking(clients), "tls__client_ca": below.file}
+    with secure(tmp_path / "served", shown, SECURE_RULES, **settings) as server:
+        assert begin(server, below.client("member"), "team/a").status == 202
+        with pytest.raises(DENIED):
+            server.asks(clients.client("member"), "GET", "/v2/")
+
+
+def test_a_list_of_the_authority_above_ends_the_one_below(clients: Authority, shown: Tls, tmp_path: Path) -> None:
+    below, both, lists = Authority(tmp_path / "below", "below", clients), tmp_path / "both.crt", tmp_path / "lists.crl"
+    both.write_bytes(clients.file.read_bytes() + below.file.read_bytes())
+    lists.write_bytes(clients.revoked() + below.revoked())
+    settings = {**asking(clients), "tls__client_ca": both, "tls__client_crl": lists}
+    with secure(tmp_path / "served", shown, SECURE_RULES, **settings) as server:
+        client = below.client("member")
+        assert begin(server, client, "team/a").status == 202
+        lists.write_bytes(clients.revoked(Pair(below.file, below.file)) + below.revoked())
+        await_line(server, "certificate revoked.*certificate was refused", meanwhile=lambda: tried(server, client))
+
+
 def test_who_is_revoked_is_not_let_in_any_more_nor_by_a_session(clients: Authority, shown: Tls, tmp_path: Path) -> None:
     lists, one, other = tmp_path / "clients.crl", clients.client("member"), clients.client("member")
     lists.write_bytes(clients.revoked(clients.client("gone before")))

@@ -59,19 +59,21 @@ def _general(text: str) -> x509.GeneralName:
 class Authority:
     """Its own certificate is in ``file``. What it makes is below ``folder``."""
 
-    def __init__(self, folder: Path, name: str = "authority of the tests") -> None:
+    def __init__(self, folder: Path, name: str = "authority of the tests", above: Authority | None = None) -> None:
+        """``above``: the one that issued its certificate, if it is not its own."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.file = folder / "authority.crt"
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = datetime.now(UTC)
+        by = self if above is None else above
         made = (
-            x509.CertificateBuilder(self._subject, self._subject, self._key.public_key(), x509.random_serial_number())
+            x509.CertificateBuilder(by._subject, self._subject, self._key.public_key(), x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + 30 * DAY)
             .add_extension(x509.BasicConstraints(True, None), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(by._key, hashes.SHA256())
         )
         self.file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
 

@@ -196,6 +196,12 @@ def _check_lists(
     """What is to be warned of. An authority whose lists are missing is refused, as all its clients would be."""
     warnings: tuple[str, ...] = ()
     for authority in trusted:
+        if not any(authority.issuer == each.subject for each in trusted):
+            # OpenSSL asks for the list that it would be on itself, and has nobody to verify that by.
+            raise TlsUnusable(
+                f"tls.client_crl: whether {_subject(authority)}, in tls.client_ca, is revoked itself cannot be known: "
+                "put the authority that issued it there, too, and that one's list here"
+            )
         own = [each for each in lists if each.issuer == authority.subject and _signed(each, authority)]
         if not own:
             raise TlsUnusable(

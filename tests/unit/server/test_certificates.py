@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -235,6 +236,18 @@ def test_lists_that_nobody_could_be_let_in_by_are_refused(tmp_path: Path) -> Non
     ):
         with pytest.raises(TlsUnusable, match=says):
             read_material(revoking(tmp_path, *pems), now=datetime.now(UTC))
+
+
+def test_an_authority_that_may_be_revoked_itself_needs_the_one_above(tmp_path: Path) -> None:
+    clients = clients_of(tmp_path)
+    below = Authority(tmp_path / "below", "below", clients)
+    lists = clients.revoked() + below.revoked()
+    found = revoking(tmp_path, lists)
+    both = clients.file.read_bytes() + below.file.read_bytes()
+    (tmp_path / "authorities.pem").write_bytes(both)
+    read_material(msgspec.structs.replace(found, client_ca=str(tmp_path / "authorities.pem")), now=datetime.now(UTC))
+    with pytest.raises(TlsUnusable, match=r"whether CN=below, in tls.client_ca, is revoked itself cannot be known"):
+        read_material(msgspec.structs.replace(found, client_ca=str(below.file)), now=datetime.now(UTC))
 
 
 def test_a_list_that_is_out_of_date_is_warned_of(tmp_path: Path) -> None:

@@ -43,9 +43,11 @@ def server_context(keys: Keys, terms: Terms) -> ssl.SSLContext:
     if keys.authorities is not None:
         context.verify_mode = ssl.CERT_REQUIRED if terms.required else ssl.CERT_OPTIONAL
         context.load_verify_locations(cadata=keys.authorities.decode("ascii"))
-        # An authority may be one below another that the owner does not trust with everything.
-        context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-        if keys.revoked is not None:
+        if keys.revoked is None:
+            # An authority may be one below another that the owner does not trust with everything.
+            context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+        else:
+            # Of all up to the root, which is there then: who is revoked is looked up in the list of the one above.
             _from_file(keys.revoked, context.load_verify_locations)
             context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
         # A ticket would bring back who was verified by the authorities of then.
