@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
 from bucketry.hashing import MAX_ENCODED, Checkpoints
 from bucketry.oci import Digest
-from bucketry.oci.errors import BlobUnknown, Unsupported
+from bucketry.oci.errors import BlobUnknown, Denied, Unsupported
 from bucketry.registry import layout
 from bucketry.registry.contents import Contents
 from bucketry.registry.guards import FREE, TagGuard
@@ -35,6 +36,7 @@ from bucketry.store.contract import (
     ReadOnly,
     Store,
     StoredObject,
+    StoreError,
 )
 from bucketry.store.contract import Unsupported as StoreUnsupported
 
@@ -125,13 +127,17 @@ class Blobs:
         if not self._settings.delete:
             raise Unsupported("this registry does not delete: its owner set delete.enabled = false")
         link, _ = await self._link(repository, digest)
-        await self._contents.require_free(repository, digest, guard)
-        await self._store.delete(layout.link(repository, digest))
-        refusal = await self._contents.refusal(repository, digest, guard)
-        if refusal is not None:
-            # None is put back only where a collector took the bytes in between.
-            await self._put_settled(repository, Blob(digest, link.size, link.data))
-            raise refusal
+        async with self._contents.turn(repository, guard):
+            await self._contents.require_free(repository, digest, guard)
+            await self._store.delete(layout.link(repository, digest))
+            try:
+                await self._contents.require_free(repository, digest, guard)
+            except (Denied, StoreError):
+                # Where nobody could look, too: a tag may have come. None is put back only where a collector took the
+                # bytes in between.
+                with suppress(StoreError):
+                    await self._put_settled(repository, Blob(digest, link.size, link.data))
+                raise
 
     async def mount(self, repository: str, digest: Digest, source: str | None) -> Blob | None:
         """Links a blob that ``source`` (or, where allowed, any repository) has. None where it cannot be: upload it."""

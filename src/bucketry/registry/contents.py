@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from bucketry.oci import Digest, Manifest, parse_manifest
 from bucketry.oci.errors import Denied
@@ -46,6 +47,12 @@ UNDER_WAY = 3600.0
 READS_AT_ONCE = 16
 """Manifests that are read at the same time, by all deletes of this process together."""
 
+LOOKS_AT_ONCE = 16
+"""Deletes that look at the same time: each has a page of markers, and the digests of what it looked through."""
+
+LOOKS_OF_ONE = 4
+"""Of these, deletes in one repository."""
+
 REMEMBERED = 100_000
 """Digests that are remembered as named by manifests, about 15 MB of them."""
 
@@ -65,6 +72,29 @@ class _Named:
         return 1 + len(self.digests) + len(self.children)
 
 
+@dataclass(slots=True)
+class _Look:
+    """A search for what holds ``wanted``, at ``now``. Manifests that were looked through: those that hold it, and those
+    that do not."""
+
+    repository: str
+    wanted: Digest
+    now: float
+    holding: set[Digest] = field(default_factory=set)
+    free: set[Digest] = field(default_factory=set)
+
+    def knows(self, manifest: Digest) -> bool:
+        return manifest in self.holding or manifest in self.free
+
+    def note(self, manifest: Digest, named: _Named) -> bool:
+        """Whether it is known by now if the manifest holds what is wanted: what is below it need not be looked at."""
+        if _raw(self.wanted) in named.digests:
+            self.holding.add(manifest)
+        elif not named.children:
+            self.free.add(manifest)
+        return self.knows(manifest)
+
+
 class Contents:
     """What the tags of repositories hold. What is remembered of manifests follows from their bytes, so it is never
     old; who holds them is read anew each time."""
@@ -74,6 +104,8 @@ class Contents:
         self._clock = clock
         self._turns = asyncio.Semaphore(READS_AT_ONCE)
         self._large = asyncio.Semaphore(1)
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._looks_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._remembered: OrderedDict[Digest, _Named] = OrderedDict()
         self._size = 0
 
@@ -91,7 +123,7 @@ class Contents:
         """
         if not guard.holds:
             return None
-        now = self._clock.now()
+        look = _Look(repository, digest, self._clock.now())
         after: str | None = None
         more = True
         while more:
@@ -100,61 +132,111 @@ class Contents:
             if page.objects:
                 after = page.objects[-1].key
             for batch in _batches(list(_kept(repository, page.objects, guard).items())):
-                found = await asyncio.gather(*(self._holding(repository, *one, digest, now) for one in batch))
-                for holding in found:
-                    if holding is not None:
-                        return _denied(digest, *holding, guard)
+                for top, markers in await self._holding(look, batch):
+                    holder = await self._holder(look, top, markers)
+                    if holder is not None:
+                        return _denied(digest, *holder, guard)
         return None
+
+    @asynccontextmanager
+    async def turn(self, repository: str, guard: TagGuard) -> AsyncIterator[None]:
+        """A delete takes its turn for both of its looks: between them what it removed may be missing to somebody.
+
+        Few look at once, so that memory is bounded, and fewer of one repository, so that others need not wait for it.
+        """
+        if not guard.holds:
+            yield
+            return
+        own = self._looks_of.setdefault(repository, asyncio.Semaphore(LOOKS_OF_ONE))
+        async with own, self._looks:
+            yield
 
     def is_under_way(self, marker: ListedObject) -> bool:
         """Whether a push may still be about to write the tag of a marker that has none."""
         return _is_under_way(marker, self._clock.now())
 
     async def _holding(
-        self, repository: str, top: Digest, markers: Sequence[ListedObject], wanted: Digest, now: float
-    ) -> tuple[str, bool] | None:
-        """The tag of one of the manifest's ``markers`` that holds ``wanted``, and whether it is there yet."""
-        if not await self._contains(repository, top, markers, wanted):
-            return None
+        self, look: _Look, tops: Sequence[tuple[Digest, Sequence[ListedObject]]]
+    ) -> list[tuple[Digest, Sequence[ListedObject]]]:
+        """Those of the manifests, which have these markers, that are what is wanted, or hold it."""
+        left = [one for one in tops if one[0] != look.wanted and not look.knows(one[0])]
+        found = await self._several(look.repository, [top for top, _ in left], dict(left))
+        for (top, _), named in zip(left, found, strict=True):
+            if named is not None and not look.note(top, named):
+                await self._search(look, top, named)
+        return [one for one in tops if one[0] == look.wanted or one[0] in look.holding]
+
+    async def _holder(self, look: _Look, top: Digest, markers: Sequence[ListedObject]) -> tuple[str, bool] | None:
+        """The tag of one of the manifest's ``markers`` that is kept there, and whether it is there yet."""
         for marker in markers:
-            _, tag = layout.marked(repository, marker.key)
+            _, tag = layout.marked(look.repository, marker.key)
             try:
-                pointed = tag_digest(await self._store.head(layout.tag(repository, tag)))
+                pointed = tag_digest(await self._store.head(layout.tag(look.repository, tag)))
             except NotFound:
-                if _is_under_way(marker, now):
+                if _is_under_way(marker, look.now):
                     return tag, False
             else:
                 if pointed == top:
                     return tag, True
         return None
 
-    async def _contains(self, repository: str, top: Digest, markers: Sequence[ListedObject], wanted: Digest) -> bool:
-        """Whether ``wanted`` is the manifest, or below it. Manifests that are not there name nothing."""
-        if top == wanted:
-            return True
-        sought = _raw(wanted)
-        seen, left = {top}, [top]
-        while left:
-            batch, left = left[:READS_AT_ONCE], left[READS_AT_ONCE:]
-            for named in await asyncio.gather(
-                *(self._named(repository, one, markers if one == top else ()) for one in batch)
-            ):
-                if named is None:
+    async def _search(self, look: _Look, top: Digest, named: _Named) -> None:
+        """Finds out whether ``top`` holds what is wanted. Manifests that are not there name nothing.
+
+        Depth first, so that whether a manifest holds it is known before the next that has it below: however many share
+        it, a look goes through it once.
+        """
+        path: list[tuple[Digest, list[Digest]]] = []
+        current, opened = top, named
+        while True:
+            below = await self._below(look, opened)
+            if below is None:
+                look.holding.update((current, *(above for above, _ in path)))
+                return
+            path.append((current, below))
+            while True:
+                while path and not path[-1][1]:
+                    look.free.add(path.pop()[0])
+                if not path:
+                    return
+                current = path[-1][1].pop()
+                (found,) = await self._several(look.repository, [current], {})
+                if found is not None:
+                    opened = found
+                    break
+
+    async def _below(self, look: _Look, named: _Named) -> list[Digest] | None:
+        """What else is to be opened of what a manifest names; None where something there holds what is wanted."""
+        below: list[Digest] = []
+        for batch in _batches([child for child in named.children if child not in look.free]):
+            await asyncio.sleep(0)  # What is remembered is soon gone through, and others have a turn.
+            if not look.holding.isdisjoint(batch):
+                return None
+            for child, found in zip(batch, await self._several(look.repository, batch, {}), strict=True):
+                if found is None:
                     continue
-                if sought in named.digests:
-                    return True
-                for child in named.children:
-                    if child not in seen:
-                        seen.add(child)
-                        left.append(child)
-        return False
+                if not look.note(child, found):
+                    below.append(child)
+                elif child in look.holding:
+                    return None
+        return below
+
+    async def _several(
+        self, repository: str, manifests: Sequence[Digest], markers: Mapping[Digest, Sequence[ListedObject]]
+    ) -> list[_Named | None]:
+        """What each of these names, those that are not remembered read at the same time."""
+        found = [self._recalled(digest) for digest in manifests]
+        absent = [at for at, named in enumerate(found) if named is None]
+        if absent:
+            read = await asyncio.gather(
+                *(self._named(repository, manifests[at], markers.get(manifests[at], ())) for at in absent)
+            )
+            for at, named in zip(absent, read, strict=True):
+                found[at] = named
+        return found
 
     async def _named(self, repository: str, digest: Digest, markers: Sequence[ListedObject]) -> _Named | None:
         """``markers``: of the manifest, where it is at the top."""
-        named = self._remembered.get(digest)
-        if named is not None:
-            self._remembered.move_to_end(digest)
-            return named
         async with self._turns:
             held = await self._read(repository, digest, markers)
             if held is None:
@@ -165,6 +247,12 @@ class Contents:
             else:
                 named = _names(held)
         self._remember(digest, named)
+        return named
+
+    def _recalled(self, digest: Digest) -> _Named | None:
+        named = self._remembered.get(digest)
+        if named is not None:
+            self._remembered.move_to_end(digest)
         return named
 
     async def _read(self, repository: str, digest: Digest, markers: Sequence[ListedObject]) -> StoredObject | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -45,6 +46,7 @@ from bucketry.store.contract import (
     PreconditionFailed,
     Store,
     StoredObject,
+    StoreError,
     Unavailable,
 )
 from bucketry.store.contract import (
@@ -200,19 +202,26 @@ class Manifests:
         except ManifestUnknown:
             await self._delete_left(repository, reference, guard)  # By a delete that was interrupted.
             raise
-        await self._contents.require_free(repository, reference, guard)
         manifest = parse_manifest(held.body, held.info.content_type)
         subject = manifest.subject
-        try:
-            if subject is not None:
-                await self._referrers.remove(repository, subject.parsed, reference)
-            async for page in self._markers(repository, reference):
-                await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
-            await self._store.delete(key)
+        async with self._contents.turn(repository, guard):
             await self._contents.require_free(repository, reference, guard)
-        except Denied:  # A tag came meanwhile.
-            await self._write(repository, reference, manifest, held.body, _Writing())
-            raise
+            try:
+                if subject is not None:
+                    await self._referrers.remove(repository, subject.parsed, reference)
+                async for page in self._markers(repository, reference):
+                    await _each(lambda name: self._delete_tag(repository, name, reference, guard), map(_tag_of, page))
+                await self._store.delete(key)
+            except Denied:  # A tag came meanwhile.
+                await self._restore(repository, reference, manifest, held.body)
+                raise
+            try:
+                await self._contents.require_free(repository, reference, guard)
+            except (Denied, StoreError):
+                # Where nobody could look, too: a tag may have come.
+                with suppress(StoreError):
+                    await self._restore(repository, reference, manifest, held.body)
+                raise
         await self._delete_left(repository, reference, guard)
         if subject is not None:
             await self._delete_left_referrer(repository, subject.parsed, reference)
@@ -349,9 +358,13 @@ class Manifests:
             return False
         if tag_digest(held.info) != digest:
             return False
-        manifest = parse_manifest(held.body, held.info.content_type)
-        await self._write(repository, digest, manifest, held.body, _Writing())
+        await self._restore(repository, digest, parse_manifest(held.body, held.info.content_type), held.body)
         return True
+
+    async def _restore(self, repository: str, digest: Digest, manifest: Manifest, body: bytes) -> None:
+        """Puts back a manifest that was deleted, and its place among the referrers of its subject."""
+        with suppress(Denied):  # Somebody has pushed it since, with another media type: theirs is in force.
+            await self._write(repository, digest, manifest, body, _Writing(keeps_type=True))
 
     async def _delete_marked(self, left: tuple[ListedObject, str, str | None]) -> None:
         """Deletes a tag, where it has an etag, and its marker, unless they changed."""
