@@ -219,6 +219,44 @@ def test_clients_beyond_the_limit_wait_until_one_ends(tls: Tls, context: ssl.SSL
         assert answered == [200]
 
 
+def test_clients_that_agree_at_once_are_no_more_than_the_limit(
+    tls: Tls, context: ssl.SSLContext, tmp_path: Path
+) -> None:
+    """Several are agreeing on TLS when the last place is taken: they wait for another, and the workers hear nothing."""
+    with serving(tmp_path, tls, "--workers", "1", limits__max_connections=5) as server, contextlib.ExitStack() as stack:
+        (front,) = processes(server).fronts
+        before = unix_sockets(front)
+        clients = [stack.enter_context(begun(server.port, context)) for _ in range(4)]
+        raw = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=9)) for _ in range(5)]
+        clients += [stack.enter_context(context.wrap_socket(each, server_hostname="localhost")) for each in raw]
+        for client in clients:
+            client.sendall(REQUEST)
+            client.settimeout(0.3)
+        got = [answered(client) for client in clients]
+        assert got.count(True) == 5
+        assert unix_sockets(front) - before == 5
+        clients[got.index(True)].close()
+        waits = clients[got.index(False)]
+        for other in clients:
+            if other is not waits and not got[clients.index(other)]:
+                other.close()
+        waits.settimeout(5)
+        assert answered(waits)
+        assert unix_sockets(front) - before == 5
+
+
+def answered(client: ssl.SSLSocket) -> bool:
+    try:
+        return client.recv(12) == b"HTTP/1.1 200"
+    except TimeoutError:
+        return False
+
+
+def unix_sockets(pid: int) -> int:
+    named = {f"socket:[{line.split()[6]}]" for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+    return sum(file in named for file in open_files(pid))
+
+
 def test_silent_clients_are_no_connections(tls: Tls, context: ssl.SSLContext, tmp_path: Path) -> None:
     with serving(tmp_path, tls, "--workers", "1", limits__max_connections=5) as server, contextlib.ExitStack() as stack:
         for _ in range(40):
@@ -238,6 +276,7 @@ def test_front_without_files_hangs_nobody(tls: Tls, context: ssl.SSLContext, tmp
     with serving(tmp_path, files, "--workers", "1", before=few) as server:
         (front,) = processes(server).fronts
         old = get(server.port, both).serial
+        waits = begun(server.port, both)
         with contextlib.ExitStack() as stack:
             for _ in range(90):
                 stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
@@ -245,11 +284,16 @@ def test_front_without_files_hangs_nobody(tls: Tls, context: ssl.SSLContext, tmp
             shutil.copy(other.certificate, files.certificate)
             shutil.copy(other.key, files.key)
             until(lambda: "a new certificate is taken up" in server.log(), server)
+            # There is no file for its way to a worker, either.
+            waits.sendall(REQUEST)
             spent = processor_seconds(front)
             time.sleep(1)
             assert processor_seconds(front) - spent < 0.5
+        assert waits.recv(12) == b"HTTP/1.1 200"
+        waits.close()
         until(lambda: get(server.port, both).serial != old, server)
         assert processes(server).fronts == {front}
+        assert "Exception in callback" not in server.log()
 
 
 def processor_seconds(pid: int) -> float:

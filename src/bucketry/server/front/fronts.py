@@ -129,13 +129,12 @@ class Fronts:
         # One that cannot start at all is not tried without end in one second.
         time.sleep(_AGAIN)
         with self._lock:
-            if self._stopping:
-                return
-            try:
-                started = self._start(front.number)
-            except OSError as error:
-                # The system has no process left, for example. It is tried again, as this one still counts as ended.
-                self._say("error", "a process that speaks TLS cannot be started", error=str(error))
-                return
-            front.control.close()
-            self._running[self._running.index(front)] = started
+            if not self._stopping:
+                try:
+                    started = self._start(front.number)
+                except OSError as error:
+                    # No process is left for it, for example. It is tried again, as this one still counts as ended.
+                    self._say("error", "a process that speaks TLS cannot be started", error=str(error))
+                    return
+                front.control.close()
+                self._running[self._running.index(front)] = started
