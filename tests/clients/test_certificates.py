@@ -357,4 +357,5 @@ def test_docker_shows_the_certificate_of_the_registrys_folder(parties: Parties, 
         for file in ("client.cert", "client.key"):
             (folder / file).unlink()
         assert "may require 'docker login'" in docker.fails("pull", f"{host}/team/docker:v1")
-        assert {line["method"] for line in door.audited() if line["result"] == "allowed"} == {"certificate"}
+        pushed = [line for line in door.audited() if line["action"] == "push" and line["result"] == "allowed"]
+        assert {(line["principal"], line["method"]) for line in pushed} == {("cert:CN=builder", "certificate")}
