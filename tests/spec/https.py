@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -186,17 +185,12 @@ class Load:
     shown: list[tuple[float, str]] = field(default_factory=list)
     """When each began, and the certificate's serial number that it saw."""
     failed: list[str] = field(default_factory=list)
-    seconds: float = 0
-
-    @property
-    def rate(self) -> float:
-        return len(self.shown) / self.seconds
 
 
 @contextmanager
 def under_load(port: int, *authorities: Path, count: int = 2) -> Iterator[Load]:
     """What was seen is there when the block has ended. No connection is tried twice."""
-    load, began = Load(), time.monotonic()
+    load = Load()
     words: list[str | Path] = [sys.executable, HERE / "fresh_connections.py", str(port), *authorities]
     clients = [
         subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -205,7 +199,6 @@ def under_load(port: int, *authorities: Path, count: int = 2) -> Iterator[Load]:
     try:
         yield load
     finally:
-        load.seconds = time.monotonic() - began
         for client in clients:
             said, _ = client.communicate(timeout=30)
             found: Any = json.loads(said)

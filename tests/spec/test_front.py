@@ -137,7 +137,7 @@ def test_no_connection_fails_while_workers_are_replaced(tls: Tls, tmp_path: Path
             until(lambda: processes(server).workers.isdisjoint(before.workers), server, 20)
             time.sleep(0.5)
         assert load.failed == []
-        assert load.rate > 50
+        assert len(load.shown) > 50
         assert processes(server).fronts == before.fronts
 
 
