@@ -469,6 +469,16 @@ def test_a_proxys_own_certificate_stands_for_nobody_else(clients: Authority, sho
     assert {line["address"] for line in lines} >= {"192.0.2.9"}
 
 
+def test_a_trusted_proxy_is_nobody_by_its_certificate(clients: Authority, shown: Tls, tmp_path: Path) -> None:
+    """Without a header for it as well: it would be whoever comes through it."""
+    proxy = clients.client("proxy")
+    settings = {**asking(clients, "required"), "server__trusted_proxies": "127.0.0.1/32"}
+    with secure(tmp_path / "served", shown, SECURE_RULES, let_in=proxy, **settings) as server:
+        assert begin(server, proxy, "team/a", {"X-Forwarded-For": "192.0.2.9"}).status == 401
+        assert begin(server, proxy, "team/a").status == 401
+        assert {line["principal"] for line in server.audited()} == {"anonymous"}
+
+
 def test_requests_are_limited_by_whose_certificate_it_is(clients: Authority, shown: Tls, tmp_path: Path) -> None:
     one, other = clients.client("member"), clients.client(None, "DNS:member.example.com")
     with secure(

@@ -326,9 +326,11 @@ class App:
         """The client's, in DER, or what a trusted proxy says that it is. From anyone else a header says nothing."""
         name = self._config.access.certificate_header
         peer = _address(request.scope["client"][0]) if request.scope.get("client") else None
-        if name is None or peer is None or not self._trusts(peer):
+        if peer is None or not self._trusts(peer):
             return certificate_of(request.scope)
-        # The connection's own is the proxy's, not the client's.
+        # The connection's own is the proxy's: it stands for nobody behind it.
+        if name is None:
+            return None
         # More than one is the client's beside the proxy's: joined, they are no certificate, and the request is refused.
         return ",".join(request.headers.getlist(name)) or None
 
