@@ -328,7 +328,10 @@ class Grammar:
 
     def push_blob(self) -> Draft:
         number = self.source.randrange(len(self.blobs))
-        draft = self._push_blob(self.repository(), self.blobs[number], self.digests[number], self.writer())
+        data, digest = self.blobs[number], self.digests[number]
+        if self.source.random() < 0.05:  # Wrong deletes hit it, too.
+            data, digest = self.large, digest_of(self.large)
+        draft = self._push_blob(self.repository(), data, digest, self.writer())
         draft.name = "blob.post"
         return draft
 
