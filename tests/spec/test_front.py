@@ -156,7 +156,7 @@ def test_sigterm_lets_run_what_runs_and_leaves_nothing(tls: Tls, context: ssl.SS
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        until(lambda: refuses(server.port), server, 1)
+        until(lambda: refuses(server.port), server, 2)
         assert idle.recv(1) == b""
         upload.send(blob[len(blob) // 2 :])
         done = upload.getresponse()
@@ -165,7 +165,7 @@ def test_sigterm_lets_run_what_runs_and_leaves_nothing(tls: Tls, context: ssl.SS
         assert digest_of(got) == path.rpartition("/")[2]
         assert server.process.wait(15) == 0
         # The one that never ended was waited for, and no longer than that.
-        assert 2 < time.monotonic() - began < 8
+        assert 2 < time.monotonic() - began < 12
         for each in (upload, stuck, download, idle):
             each.close()
         assert not any(alive(pid) for pid in below)
@@ -215,7 +215,7 @@ def test_clients_beyond_the_limit_wait_until_one_ends(tls: Tls, context: ssl.SSL
         waiting.join(1.5)
         assert answered == []
         clients[0].close()
-        waiting.join(5)
+        waiting.join(15)
         assert answered == [200]
 
 
@@ -231,8 +231,12 @@ def test_clients_that_agree_at_once_are_no_more_than_the_limit(
         clients += [stack.enter_context(context.wrap_socket(each, server_hostname="localhost")) for each in raw]
         for client in clients:
             client.sendall(REQUEST)
-            client.settimeout(0.3)
-        got = [answered(client) for client in clients]
+            client.settimeout(0.1)
+        got = [False] * len(clients)
+        deadline = time.monotonic() + 15
+        while got.count(True) < 5 and time.monotonic() < deadline:
+            got = [was or answered(client) for was, client in zip(got, clients, strict=True)]
+        got = [was or answered(client) for was, client in zip(got, clients, strict=True)]
         assert got.count(True) == 5
         assert unix_sockets(front) - before == 5
         clients[got.index(True)].close()
@@ -240,7 +244,7 @@ def test_clients_that_agree_at_once_are_no_more_than_the_limit(
         for other in clients:
             if other is not waits and not got[clients.index(other)]:
                 other.close()
-        waits.settimeout(5)
+        waits.settimeout(15)
         assert answered(waits)
         assert unix_sockets(front) - before == 5
 

@@ -287,8 +287,8 @@ def test_flood_of_one_client_keeps_nobody_waiting(secure: Secure, kind: str) -> 
         "pings": (HELLO, frame(PING, 0, 0, bytes(8)) * 1000, 100),
         "requests without end": (HELLO, requests(range(1, 20_001, 2), reset=False), 1),
     }[kind]
-    assert flood(secure, first, piece, times) < 3
-    assert secure.answers() < 1
+    assert flood(secure, first, piece, times) < 6
+    assert secure.answers() < 3
 
 
 def test_client_that_was_told_to_go_comes_again_without_an_error(secure: Secure, tmp_path: Path) -> None:
