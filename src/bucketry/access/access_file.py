@@ -55,14 +55,18 @@ class AccessFile:
         that is mapped counts, else the first that a rule or a group names, else the first that is a name. None where
         none is.
         """
+        mapped = self.mapped(names)
+        if mapped is not None:
+            return Principal("user", self.certificates[mapped], method=Method.CERTIFICATE)
         good = [name for name in map(_lower_host, names) if _is_certificate(name)]
-        for name in good:
-            if name in self.certificates:
-                return Principal("user", self.certificates[name], method=Method.CERTIFICATE)
         known = [name for name in good if f"cert:{name}" in self.named]
         for name in [*known, *good]:
             return Principal("certificate", name, method=Method.CERTIFICATE)
         return None
+
+    def mapped(self, names: Sequence[str]) -> str | None:
+        """Of a certificate's names the one by which it stands for a user."""
+        return next((name for name in map(_lower_host, names) if name in self.certificates), None)
 
 
 def _lower_host(name: str) -> str:

@@ -57,6 +57,8 @@ _KNOWN_REPOSITORIES = 10_000
 _NAMED = 128
 """Children that are missing after which no others are looked for: 4 MiB can name tens of thousands."""
 _TAG_ATTEMPTS = 5
+MOST_TAGGED = 64 * 1024 * 1024
+"""Bytes of all the tags of one push together, as each is the manifest again: 16 of the largest manifest."""
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
@@ -158,6 +160,11 @@ class Manifests:
         else:
             tags = (reference, *tags)
         names = tuple(dict.fromkeys(tags))
+        if len(names) * len(body) > MOST_TAGGED:
+            raise ManifestTooLarge(
+                f"{len(names)} tags of a manifest of {len(body)} bytes are more than one push writes: push at most "
+                f"{MOST_TAGGED // len(body)} of them at a time"
+            )
         kept = {name: why for name in names if (why := guard.moves(name) or guard.deletes(name)) is not None}
         await _each(lambda one: self._require_same(repository, *one, digest), kept.items())
         fixed = [name for name in names if guard.deletes(name) is not None]

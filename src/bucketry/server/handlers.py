@@ -164,7 +164,7 @@ class Handlers:
         headers = {
             "docker-content-digest": str(manifest.digest),
             "etag": f'"{manifest.digest}"',
-            "cache-control": IMMUTABLE if isinstance(reference, Digest) else "no-cache",
+            "cache-control": _kept(call) if isinstance(reference, Digest) else "no-cache",
         }
         if _matches(call.header("if-none-match"), manifest.digest):
             return Response(None, 304, headers)
@@ -209,7 +209,7 @@ class Handlers:
     async def get_blob(self, call: Call) -> Response:
         digest = call.digest()
         blob = await self._registry.blobs.find(call.repository, digest)
-        headers = _blob_headers(digest)
+        headers = _blob_headers(call, digest)
         if _matches(call.header("if-none-match"), digest):
             return Response(None, 304, headers)
         range_header = call.header("range")
@@ -226,7 +226,7 @@ class Handlers:
     async def head_blob(self, call: Call) -> Response:
         digest = call.digest()
         blob = await self._registry.blobs.stat(call.repository, digest)
-        headers = _blob_headers(digest)
+        headers = _blob_headers(call, digest)
         if _matches(call.header("if-none-match"), digest):
             return Response(None, 304, headers)
         headers |= {
@@ -340,8 +340,17 @@ class Handlers:
         return response
 
 
-def _blob_headers(digest: Digest) -> dict[str, str]:
-    return {"docker-content-digest": str(digest), "etag": f'"{digest}"', "cache-control": IMMUTABLE}
+def _kept(call: Call) -> str:
+    """How long what never changes may be kept: by caches between the client and the server only where strangers get it.
+
+    Some look at no Authorization, and a client's certificate is no header at all.
+    """
+    is_public = call.visitor is None or call.visitor.principal.is_anonymous
+    return IMMUTABLE if is_public else f"private, {IMMUTABLE}"
+
+
+def _blob_headers(call: Call, digest: Digest) -> dict[str, str]:
+    return {"docker-content-digest": str(digest), "etag": f'"{digest}"', "cache-control": _kept(call)}
 
 
 def _matches(header: str | None, digest: Digest) -> bool:

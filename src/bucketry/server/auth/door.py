@@ -208,7 +208,7 @@ class Door:
 
     async def _identity(self, authorization: str | None, address: str, certificate: str | bytes | None) -> _Identity:
         if authorization is None:
-            return _Identity(ANONYMOUS if certificate is None else self._by_certificate(certificate))
+            return _Identity(ANONYMOUS) if certificate is None else self._by_certificate(certificate)
         scheme, _, rest = authorization.partition(" ")
         match scheme.lower():
             case "basic":
@@ -218,16 +218,17 @@ class Door:
                 return await self._by_token(rest.strip(), address)
         raise CredentialsRefused("credentials are Basic or Bearer, and these are neither", reason=Reason.MALFORMED)
 
-    def _by_certificate(self, shown: str | bytes) -> Principal:
+    def _by_certificate(self, shown: str | bytes) -> _Identity:
         # Here, so that a server that looks at no certificates loads nothing of it.
         from bucketry.server.auth.client_certificates import read_der, read_header
 
         certificate = read_header(shown) if isinstance(shown, str) else read_der(shown)
         certificate.check(datetime.fromtimestamp(self._clock.now(), UTC))
-        principal = self._rulebook.book.access.certificate(certificate.names)
+        access = self._rulebook.book.access
+        principal, mapped = access.certificate(certificate.names), access.mapped(certificate.names)
         if principal is None:
             raise CredentialsRefused("the client certificate bears no name that rules could mean", reason=Reason.CLAIMS)
-        return principal
+        return _Identity(principal, bound="" if mapped is None else _bound("certificate", mapped))
 
     async def _by_password(self, name: str, password: str, address: str) -> _Identity:
         """A password may be a robot's token or an ID token, whatever the name: clients have no other place for it."""
@@ -304,7 +305,8 @@ class Door:
         match principal.kind:
             case "user":
                 if principal.method is Method.CERTIFICATE:
-                    if principal.name in book.access.certificates.values():
+                    users = book.access.certificates.items()
+                    if any(user == principal.name and bound == _bound("certificate", name) for name, user in users):
                         return principal
                 elif principal.name in book.users and bound == _bound(book.users.stored(principal.name)):
                     return principal
@@ -321,7 +323,10 @@ class Door:
             case "oidc":
                 if bound and bound == self._of_issuer(principal).bound:
                     return principal
-            case "anonymous" | "certificate":
+            case "certificate":
+                if principal.name not in book.access.certificates:  # Else it stands for a user by now.
+                    return principal
+            case "anonymous":
                 return principal
         raise TokenRefused(f"{principal} is not known here any more", reason=Reason.GONE)
 
