@@ -30,7 +30,7 @@ from bucketry.store.contract import IF_ABSENT, Buffer, NotFound, Part, Precondit
 MOST_EXPIRES = 1800.0
 """Seconds a URL is good for, at most. No collector removes bytes within an hour of their record: a PUT that comes
 again finds them, and leaves nothing behind."""
-_REMEMBERED = 10_000
+_REMEMBERED = 1_000
 _HASH_IN_THREAD = 64 * 1024
 """Bytes: below, a hop to a thread costs more than the hash."""
 

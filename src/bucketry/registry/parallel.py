@@ -42,7 +42,7 @@ __all__ = ["MAX_URLS", "Opened", "Parallel", "SignedPut", "Stage", "Status", "Ve
 
 MAX_URLS = 1000
 """Part numbers of one `Parallel.urls`."""
-_REMEMBERED = 10_000
+_REMEMBERED = 1_000
 """Sessions of its own that a process knows without asking the store."""
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import ipaddress
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -43,6 +45,9 @@ _MOST_PROXIES = 256
 """Addresses of a network that may be one of proxies, and of nobody else."""
 _MOST_FILES = 1_048_576
 """Open files (connections are) of a worker, where the system lets it have so many."""
+_FOLDER = "bucketry-tls-"
+_HELD = "held"
+"""A file in that folder, locked for as long as its server runs."""
 _OWN_FILES = 128
 """Open files of a worker or a front beside its connections: a front has both ends, and those that agree on TLS."""
 
@@ -255,9 +260,28 @@ def _private_folder() -> Iterator[Path]:
     """For sockets, whose names are short, and files that are gone with the process: in memory where that can be."""
     memory = Path("/dev/shm")
     usable = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
-    with tempfile.TemporaryDirectory(prefix="bucketry-", dir=memory if usable else "/tmp") as folder:
-        (Path(folder) / CERTIFICATES).mkdir(mode=0o700)
-        yield Path(folder)
+    parent = memory if usable else Path("/tmp")
+    _remove_left(parent)
+    with tempfile.TemporaryDirectory(prefix=_FOLDER, dir=parent) as name:
+        folder = Path(name)
+        with open(folder / "new", "xb") as held:
+            # Until this process is gone, however it ends. Under its name it is locked already.
+            fcntl.flock(held, fcntl.LOCK_EX)
+            os.rename(folder / "new", folder / _HELD)
+            (folder / CERTIFICATES).mkdir(mode=0o700)
+            yield folder
+
+
+def _remove_left(parent: Path) -> None:
+    """Removes the folders of servers of this user that were killed."""
+    for folder in parent.glob(f"{_FOLDER}*"):
+        try:
+            with open(folder / _HELD, "rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if folder.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass  # Somebody's who still runs or is just starting, or another user's.
 
 
 @contextlib.contextmanager

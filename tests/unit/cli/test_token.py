@@ -167,7 +167,11 @@ def test_the_second_robot_of_a_name_is_refused_and_the_first_stays(
     [
         ("ci", ("--repository", "a", "--allow", "pull,pus"), "--allow: 'pus' is no action; did you mean push?"),
         ("ci", ("--repository", "a", "--allow", "write"), "did you mean push?"),
-        ("ci", ("--repository", "a", "--allow", "xyzzy"), "there are pull, push, overwrite, delete, catalog, metrics, admin"),
+        (
+            "ci",
+            ("--repository", "a", "--allow", "xyzzy"),
+            "there are pull, push, overwrite, delete, catalog, metrics, admin",
+        ),
         ("ci", ("--repository", "Team/*", "--allow", "pull"), "--repository: 'Team/*' matches no repository"),
         ("ci", ("--repository", "a_", "--allow", "pull"), "--repository: 'a_' matches no name"),
         ("ci", ("--repository", "*a*b*c*d*", "--allow", "pull"), "write several patterns"),
