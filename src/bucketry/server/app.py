@@ -224,7 +224,7 @@ class App:
                 raise
             noted.visitor = visitor
             if self._limits is not None:
-                _wait(str(visitor.principal), self._limits.principal(str(visitor.principal)))
+                _wait(str(visitor.principal), self._limits.principal(visitor.owner))
             visitor.require(target, request.method)
         noted.let_in = True
         call = Call(request, target, body, client, visitor)
@@ -270,7 +270,7 @@ class App:
             certificate=self._certificate(request),
         )
         if self._limits is not None:
-            _wait(str(visitor.principal), self._limits.principal(str(visitor.principal)))
+            _wait(str(visitor.principal), self._limits.principal(visitor.owner))
 
     def _failed(self, error: Exception, request_id: str, route: str) -> tuple[Response, str]:
         """The answer to an error, and what the log says of it."""
@@ -301,7 +301,7 @@ class App:
         """The address of the client: the connection's, or what trusted proxies say they forward for."""
         peer = _address(scope["client"][0]) if scope.get("client") else None
         if peer is not None and self._trusts(peer):
-            for hop in reversed(request.headers.get("x-forwarded-for", "").split(",")):
+            for hop in reversed(_values(request, "x-forwarded-for")):
                 address = _address(hop.strip())
                 if address is None:
                     break
@@ -317,7 +317,7 @@ class App:
         scheme, host = request.scope["scheme"], request.headers.get("host", "")
         peer = _address(request.scope["client"][0]) if request.scope.get("client") else None
         if peer is not None and self._trusts(peer):
-            forwarded = request.headers.get("x-forwarded-proto", "").strip().lower()
+            forwarded = _values(request, "x-forwarded-proto")[-1].strip().lower()
             scheme = forwarded if forwarded in ("http", "https") else scheme
         # It goes into a header, between quotes.
         return f"{scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
@@ -336,6 +336,11 @@ class App:
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
+
+
+def _values(request: Request, name: str) -> list[str]:
+    """Those of a list in a header, one at least. Some proxies add a line of their own behind one that a client sent."""
+    return ",".join(request.headers.getlist(name)).split(",")
 
 
 def _limits(config: LimitsConfig) -> RateLimits | None:

@@ -332,7 +332,7 @@ class LimitsConfig(Section, frozen=True, kw_only=True):
     requests_per_principal: Annotated[
         int,
         _count(
-            "The same of one user, robot, issuer of ID tokens or client certificate, from all addresses together.",
+            "The same of one user, robot, subject of ID tokens or client certificate, from all addresses together.",
             0,
             1_000_000,
         ),

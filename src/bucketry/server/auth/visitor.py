@@ -64,7 +64,7 @@ class Visitor:
 
     @property
     def owner(self) -> str:
-        """Whose the uploads are that it begins: jobs of one issuer are told apart by their subject."""
+        """Whose its uploads are, and whose requests are counted: jobs of one issuer are told apart by their subject."""
         subject = self.principal.claims.get("sub")
         return f"{self.principal} {subject}" if isinstance(subject, str) else str(self.principal)
 
