@@ -45,8 +45,8 @@ REQUESTS = int(os.environ.get("BUCKETRY_FUZZ_REQUESTS", "100000"))
 GROWTH = 24 << 20
 """Bytes by which the worker may grow after two fifths of the requests. Measured in three runs of 100,000: 70 to 79 MiB
 then, 80 to 92 at the end; in one of 300,000: 87, and 104. What is in use stays what it was meanwhile (13 to 14 MiB of
-malloc, 255,000 to 268,000 blocks of Python's): what grows are gaps between, of which ``malloc_trim`` gives most back. What
-is lost for good, 420 bytes a request, is found."""
+malloc, 255,000 to 268,000 blocks of Python's): what grows are gaps between, most of which ``malloc_trim`` gives back.
+What is lost for good, 420 bytes a request, is found."""
 FILES = 16
 """Open files that may come and go: connections that the server has yet to notice the end of."""
 IMAGE = make_image(51, (300, 70_000))
