@@ -22,6 +22,8 @@ _PIECE: Final = 16 * 1024
 """Bytes that OpenSSL gets at once: its buffers never shrink, and an idle connection that once was busy keeps them."""
 HANDSHAKE: Final = 10.0
 """Seconds in which a client agrees on TLS."""
+_SLOWEST: Final = 8 * 1024
+"""Bytes a second at which what is left at the end must be taken: or a client could hold a connection for days."""
 _LINGER: Final = 2.0
 """Seconds, and bytes, that a client may go on sending after it was sent the answer that ends its connection."""
 _LINGER_BYTES: Final = 16 * 1024 * 1024
@@ -128,6 +130,8 @@ class Relay:
         """Those over HTTP/2, at the last look."""
         self._stuck_since: float | None = None
         self._retry = _RETRY
+        self._last = 0
+        """Bytes that were left for the client when its connection was to end."""
         self._dropped = 0
         self._watched: dict[tuple[int, bool], Callable[[], object]] = {}
         self._watch()
@@ -152,6 +156,8 @@ class Relay:
             case State.AGREEING if waited > HANDSHAKE:
                 self.end()
             case State.FIRST if waited > self._limits.head:
+                self.end()
+            case State.ENDING if waited > self._limits.stuck + self._last / _SLOWEST:
                 self.end()
             case State.LINGERING if waited > _LINGER:
                 self.end()
@@ -403,6 +409,7 @@ class Relay:
     def _say_last(self, data: bytes) -> None:
         """What else the client is told; all that it sends from now on is dropped."""
         self._to_client += data
+        self._last = len(self._to_client)
         self._to_worker = b""
         self._enter(State.ENDING)
         if self._worker is not None:

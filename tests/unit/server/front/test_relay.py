@@ -134,6 +134,29 @@ def test_slow_client_gets_the_whole_of_a_last_answer(play: Set) -> None:
     assert stage.loop.now - began > STUCK
 
 
+def test_client_that_takes_a_byte_now_and_then_holds_no_connection(play: Set) -> None:
+    """Each byte it takes shows that it is there: only all of them together take too long."""
+    stage, client = play(sends=SMALL)
+    client.say(REQUEST)
+    stage.run()
+    answer, sent = noise(READ), 0
+    while sent < len(answer):
+        try:
+            sent += stage.the_worker.send(answer[sent:])
+        except BlockingIOError:
+            client.pull(1000)
+        stage.run()
+    stage.the_worker.close()
+    stage.run()
+    began = stage.loop.now
+    while stage.at(State.ENDING):
+        stage.pass_time(STUCK / 2, look=STUCK / 2)
+        client.pull(1)
+        assert stage.loop.now - began < 4 * STUCK
+    assert stage.at(State.ENDED)
+    assert len(client.got) < len(answer)
+
+
 def test_client_that_ends_its_side_gets_its_answer(play: Set) -> None:
     stage, client = play()
     client.say(REQUEST)
