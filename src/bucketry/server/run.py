@@ -45,7 +45,7 @@ _MOST_PROXIES = 256
 """Addresses of a network that may be one of proxies, and of nobody else."""
 _MOST_FILES = 1_048_576
 """Open files (connections are) of a worker, where the system lets it have so many."""
-_FOLDER = "bucketry-tls-"
+_FOLDER = "bucketry-"
 _HELD = "held"
 """A file in that folder, locked for as long as its server runs."""
 _OWN_FILES = 128

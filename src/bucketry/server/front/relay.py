@@ -23,7 +23,7 @@ _PIECE: Final = 16 * 1024
 HANDSHAKE: Final = 10.0
 """Seconds in which a client agrees on TLS."""
 _SLOWEST: Final = 8 * 1024
-"""Bytes a second at which what is left at the end must be taken: or a client could hold a connection for days."""
+"""Bytes a second at which a client takes what is there for it: a byte now and then would hold a connection for days."""
 _LINGER: Final = 2.0
 """Seconds, and bytes, that a client may go on sending after it was sent the answer that ends its connection."""
 _LINGER_BYTES: Final = 16 * 1024 * 1024
@@ -129,9 +129,11 @@ class Relay:
         self._requests = 0
         """Those over HTTP/2, at the last look."""
         self._stuck_since: float | None = None
+        """When the client last took something, while there is more for it."""
+        self._behind_since = self._since
+        """When it was last seen to have taken all, and the bytes that it took since."""
+        self._taken = 0
         self._retry = _RETRY
-        self._last = 0
-        """Bytes that were left for the client when its connection was to end."""
         self._dropped = 0
         self._watched: dict[tuple[int, bool], Callable[[], object]] = {}
         self._watch()
@@ -149,15 +151,18 @@ class Relay:
         """Ends what has lasted too long. To be called about once a second."""
         now = self._loop.time()
         waited = now - self._since
-        if self._stuck_since is not None and now - self._stuck_since > self._limits.stuck:
+        if self._stuck_since is None:
+            self._behind_since, self._taken = now, 0
+        elif (
+            now - self._stuck_since > self._limits.stuck
+            or now - self._behind_since > self._limits.stuck + self._taken / _SLOWEST
+        ):
             self.end()
             return
         match self._state:
             case State.AGREEING if waited > HANDSHAKE:
                 self.end()
             case State.FIRST if waited > self._limits.head:
-                self.end()
-            case State.ENDING if waited > self._limits.stuck + self._last / _SLOWEST:
                 self.end()
             case State.LINGERING if waited > _LINGER:
                 self.end()
@@ -377,6 +382,7 @@ class Relay:
             self.end()
             return
         self._to_client = self._to_client[sent:]
+        self._taken += sent
         if not self._to_client:
             self._stuck_since = None
         elif sent or self._stuck_since is None:
@@ -409,7 +415,6 @@ class Relay:
     def _say_last(self, data: bytes) -> None:
         """What else the client is told; all that it sends from now on is dropped."""
         self._to_client += data
-        self._last = len(self._to_client)
         self._to_worker = b""
         self._enter(State.ENDING)
         if self._worker is not None:
