@@ -16,6 +16,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.spec.fuzz_json import json_bytes
 from tests.spec.fuzz_requests import Keys
+from tests.support.access import basic
 from tests.unit.server.auth.forging import EC, ED, b64, forged, hmac_with, jwk, signer, unb64
 
 from bucketry.access import make_token
@@ -66,10 +67,6 @@ _SCHEMES: Final = (
     "Basic:",
     "Bearer\t",
 )
-
-
-def basic(name: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
 
 
 @dataclass(slots=True)

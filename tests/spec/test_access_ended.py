@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import bcrypt
 import msgspec
 import pytest
+from tests.support.access import basic as basic_value
 from tests.support.api import image
 from tests.support.images import OCI_MANIFEST, digest_of
 from tests.unit.server.auth.forging import ED, jwk, key_set, signed
@@ -81,7 +82,7 @@ async def robot(app: Running, number: int = 1, **changes: object) -> str:
 
 
 def basic(name: str, password: str) -> dict[str, str]:
-    return {"authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    return {"authorization": basic_value(name, password)}
 
 
 async def bearer(app: Running, headers: Mapping[str, str], *scopes: str) -> dict[str, str]:

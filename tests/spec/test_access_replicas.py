@@ -17,6 +17,7 @@ from typing import TypeVar
 import bcrypt
 import msgspec
 import pytest
+from tests.support.access import basic as basic_value
 from tests.support.api import Api
 from tests.support.ports import wait_until
 from tests.support.server import Server, assert_no_fault, bucketry, descendants
@@ -97,7 +98,7 @@ def other(folder: Path, one: Api) -> Iterator[Api]:
 
 def basic(name: str, password: str | None = None) -> dict[str, str]:
     word = PASSWORDS[name] if password is None else password
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{word}".encode()).decode()}
+    return {"Authorization": basic_value(name, word)}
 
 
 def bearer(api: Api, headers: dict[str, str]) -> dict[str, str]:

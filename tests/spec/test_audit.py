@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from tests.support.access import basic as basic_value
 from tests.support.api import ABSENT, Api
 from tests.support.images import make_image
 from tests.support.server import Server, assert_no_fault, bucketry
@@ -57,7 +57,7 @@ def serving(folder: Path, audit: str, *also: str) -> Any:
 
 
 def basic(name: str, password: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    return {"Authorization": basic_value(name, password)}
 
 
 ALICE = basic("alice", PASSWORD)

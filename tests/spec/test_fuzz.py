@@ -26,10 +26,11 @@ import bcrypt
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.spec.fuzz_credentials import CANARY, ISSUER, Forger, basic, claims
+from tests.spec.fuzz_credentials import CANARY, ISSUER, Forger, claims
 from tests.spec.fuzz_framing import broken
 from tests.spec.fuzz_mutations import FURTHER, Mutation, certificates, mutations, pasted
 from tests.spec.fuzz_requests import GONE, REPOSITORIES, Draft, Grammar, Keys, scopes_of_all
+from tests.support.access import basic
 from tests.support.api import Api
 from tests.support.fuzzing import Footprint, Reply, Shot, Tally, Volley, footprint
 from tests.support.images import Image, make_image

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.access import basic as basic_value
 from tests.support.api import Answer, Api
 from tests.support.server import Server, assert_no_fault, bucketry
 from tests.transfer.command import Person
@@ -86,7 +86,7 @@ def person(server: Server, folder: Path) -> Person:
 
 def basic(name: str, password: str | None = None) -> dict[str, str]:
     word = PASSWORDS[name] if password is None else password
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{word}".encode()).decode()}
+    return {"Authorization": basic_value(name, word)}
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.store.seaweed import Seaweed
+from tests.support.access import basic as basic_value
 from tests.support.api import Api
 from tests.support.images import make_image
 from tests.support.server import Server, assert_no_fault, bucketry
@@ -63,7 +63,7 @@ def person(place: Place, tmp_path: Path) -> Person:
 
 
 def basic(password: str, name: str = "anything") -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+    return {"Authorization": basic_value(name, password)}
 
 
 def made(person: Person, place: Place, *options: str) -> str:

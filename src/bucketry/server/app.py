@@ -33,7 +33,9 @@ from bucketry.store.contract import StoreError, Unavailable
 
 if TYPE_CHECKING:
     from bucketry.server.audit import Audit
+    from bucketry.server.auth.door import Door
     from bucketry.server.auth.throttle import RateLimits
+    from bucketry.server.auth.visitor import Visitor
 
 _HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,300}", re.ASCII)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -211,20 +213,8 @@ class App:
         visitor = None
         door = self._lifetime.door
         if door is not None:
-            authorization = credentials(request)
-            try:
-                visitor = await door.enter(
-                    authorization,
-                    address=client or "",
-                    origin=self._origin(request),
-                    certificate=self._certificate(request),
-                )
-            except (Challenged, TooManyAttempts):
-                noted.claimed = door.claimed(authorization)
-                raise
-            noted.visitor = visitor
-            if self._limits is not None:
-                _wait(str(visitor.principal), self._limits.principal(visitor.owner))
+            visitor = await self._enter(door, request, client, noted)
+            self._charge(visitor)
             visitor.require(target, request.method)
         noted.let_in = True
         call = Call(request, target, body, client, visitor)
@@ -256,19 +246,37 @@ class App:
     async def _admit(self, request: Request, client: str | None, noted: Noted) -> None:
         """Raises where whoever asks for the metrics may not read them."""
         # Here, so that a server that asks nobody loads nothing of it.
-        from bucketry.server.auth.metrics_reader import admit
+        from bucketry.server.auth.metrics_reader import challenged, require
 
         door = self._lifetime.door
         if door is None:
             raise Unavailable("the registry is starting")
-        visitor = await admit(
-            door,
-            credentials(request),
-            noted,
-            address=client or "",
-            origin=self._origin(request),
-            certificate=self._certificate(request),
-        )
+        noted.asks_metrics = True
+        try:
+            visitor = await self._enter(door, request, client, noted)
+        except Challenged as error:
+            raise challenged(error.message, error.reason) from error
+        require(visitor)
+        noted.let_in = True
+        self._charge(visitor)
+
+    async def _enter(self, door: Door, request: Request, client: str | None, noted: Noted) -> Visitor:
+        """Who sends the request: taken down, as who they say that they are is where that is not taken."""
+        authorization = credentials(request)
+        try:
+            visitor = await door.enter(
+                authorization,
+                address=client or "",
+                origin=self._origin(request),
+                certificate=self._certificate(request),
+            )
+        except (Challenged, TooManyAttempts):
+            noted.claimed = door.claimed(authorization)
+            raise
+        noted.visitor = visitor
+        return visitor
+
+    def _charge(self, visitor: Visitor) -> None:
         if self._limits is not None:
             _wait(str(visitor.principal), self._limits.principal(visitor.owner))
 

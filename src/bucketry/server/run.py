@@ -228,7 +228,6 @@ def _serve_tls(config: Config, workers: int, certificates: Certificates, address
 
     say = partial(_say, config)
     limits = Limits(head=config.limits.header_timeout, stuck=config.limits.body_idle_timeout)
-    multiprocessing.set_start_method("spawn", force=True)
     with _private_folder() as folder, _listening(config, address) as listener:
         settings = FrontSettings(0, folder, certificates.terms, limits, config.limits.max_connections)
         fronts: Fronts | None = None
