@@ -202,7 +202,8 @@ def test_all_end_when_the_leading_process_is_killed(tls: Tls, context: ssl.SSLCo
         (tmp_path / "next").mkdir()
         with serving(tmp_path / "next", tls, "--workers", "1") as another:
             assert private_folder(another).exists()
-            assert not folder.exists()
+            # Another server that starts just now may be the one that removes it.
+            until(lambda: not folder.exists(), another)
         return
     raise AssertionError("the block did not come to its end")
 
